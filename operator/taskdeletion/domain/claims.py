@@ -1,0 +1,96 @@
+"""Whether one task may go: decided when it is read, and again under the lock (DESIGN section 3, Claim). Pure."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from taskdeletion.api import reasons
+from taskdeletion.api.task_deletion import TaskState
+from taskdeletion.domain.faults import Fault
+from taskdeletion.domain.results import CatalogEntry, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What one request allows. `cutoff`: catalog's clock; `terminal_statuses`: of the store."""
+
+    force: bool
+    cleans_unknown: bool
+    cutoff: datetime | None
+    terminal_statuses: Collection[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a task is not touched: its final state, a reason, and a sentence."""
+
+    state: TaskState
+    reason: str
+    message: str
+
+
+#: The version of a task that the catalog does not know, where its residue may go all the same.
+UNKNOWN_TASK = Version("", "")
+
+
+def decide_claim(entry: CatalogEntry | None, announced: Version | None, rules: Rules) -> Refusal | None:
+    """None when the task may go; `announced` is the version that status holds, None before the announcement."""
+    if entry is None:
+        return _decide_missing(announced, rules)
+    if announced is not None and not announced.matches(entry.version, force=rules.force):
+        return Refusal(
+            "Refused",
+            reasons.TASK_CHANGED,
+            "the task changed after it was announced; create a new request when it may go",
+        )
+    return _decide_age(entry, rules) or _decide_running(entry, rules)
+
+
+def _decide_missing(announced: Version | None, rules: Rules) -> Refusal | None:
+    if rules.cleans_unknown and announced in (None, UNKNOWN_TASK):
+        return None
+    return Refusal(
+        "NotFound",
+        reasons.NOT_IN_CATALOG,
+        "the catalog does not know this task, nothing was touched; check the id, or set notFoundPolicy: Ignore",
+    )
+
+
+def _decide_age(entry: CatalogEntry, rules: Rules) -> Refusal | None:
+    if entry.created_at is None:
+        if rules.force:
+            return None
+        return Refusal(
+            "Refused",
+            reasons.CREATION_TIME_UNKNOWN,
+            "the catalog has no creation time for this task, so its age cannot be checked; set it, or use force: true",
+        )
+    if rules.cutoff is not None and entry.created_at >= rules.cutoff:
+        return Refusal(
+            "Refused",
+            reasons.TASK_NEWER_THAN_REQUEST,
+            "the task was created after the cutoff; set tasksCreatedBefore in a new request if it may go",
+        )
+    return None
+
+
+def _decide_running(entry: CatalogEntry, rules: Rules) -> Refusal | None:
+    if rules.force:
+        return None
+    if entry.status not in rules.terminal_statuses:
+        word = entry.status[:64]
+        return Refusal("Refused", reasons.TASK_RUNNING, f"task is {word}; wait for it or set force: true")
+    if entry.has_running_step:
+        return Refusal("Refused", reasons.TASK_RUNNING, "a step of the task is running; wait for it or set force: true")
+    return None
+
+
+def decide_still_claimed(entry: CatalogEntry | None, claimed: Version, *, force: bool) -> Fault | None:
+    """None while the catalog still holds the run that was claimed; else why nothing more of the task may be touched."""
+    if entry is None:
+        if claimed == UNKNOWN_TASK:
+            return None
+        return Fault("permanent", reasons.CATALOG_ENTRY_GONE, "the catalog entry went away while the task was deleted")
+    if claimed.matches(entry.version, force=force):
+        return None
+    return Fault("permanent", reasons.TASK_RESTARTED, "the task was restarted; nothing of the new run was touched")
