@@ -1,0 +1,22 @@
+"""The PostgreSQL catalog: tasks and their steps as rows of two tables, of which the operator is only a guest.
+
+Imported by `bootstrap` and the workflow. No other room imports psycopg; no session state is relied on (PgBouncer).
+"""
+
+from taskdeletion.backends.postgres.catalog import PostgresCatalog
+from taskdeletion.backends.postgres.claim import LockedTasks
+from taskdeletion.backends.postgres.connection import PostgresConnection, Timeouts
+from taskdeletion.backends.postgres.migration import MIGRATION_FILE, read_migration
+from taskdeletion.backends.postgres.tables import CatalogTables
+from taskdeletion.backends.postgres.transactions import CommitUnknown
+
+__all__ = [
+    "MIGRATION_FILE",
+    "CatalogTables",
+    "CommitUnknown",
+    "LockedTasks",
+    "PostgresCatalog",
+    "PostgresConnection",
+    "Timeouts",
+    "read_migration",
+]

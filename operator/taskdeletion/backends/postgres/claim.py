@@ -1,0 +1,102 @@
+"""The claim's view of the catalog: the rows of at most 50 tasks, locked while the caller renames their directories.
+
+Called by the workflow around the rename (DESIGN section 3, Claim and Confirm). Decides nothing and changes no row.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+
+from taskdeletion.api import reasons
+from taskdeletion.backends.postgres.connection import CatalogConnection
+from taskdeletion.backends.postgres.faults import fault_of
+from taskdeletion.backends.postgres.foreign_keys import find_references, read_foreign_keys
+from taskdeletion.backends.postgres.locks import Locked, lock_rows
+from taskdeletion.backends.postgres.privileges import find_missing_privileges
+from taskdeletion.backends.postgres.tables import CatalogTables, read_rows
+from taskdeletion.backends.postgres.transactions import (
+    READ,
+    WRITE,
+    Transactions,
+    commit,
+    commit_unknown,
+    roll_back,
+)
+from taskdeletion.domain.faults import Fault
+from taskdeletion.domain.results import CatalogEntry
+
+MAX_CLAIMED: Final = 50
+
+
+@dataclass(frozen=True)
+class LockedTasks:
+    """What the claim sees; an id in none of the three is not in the catalog.
+
+    `entries`: rows that are ours until the claim ends. `row_locked`: exist, but another transaction holds them
+    (retriable for these tasks only). `foreign_references`: task id to "schema.table (constraint)" that refers to its
+    rows; only looked for where records are to go.
+    """
+
+    entries: Mapping[str, CatalogEntry]
+    row_locked: frozenset[str]
+    foreign_references: Mapping[str, str]
+
+
+@contextmanager
+def claim_tasks(
+    transactions: Transactions,
+    tables: CatalogTables,
+    task_ids: Collection[str],
+    *,
+    with_records: bool,
+    lock: bool,
+) -> Iterator[LockedTasks]:
+    """Hold the rows for the length of a `with` block; see PostgresCatalog.claim."""
+    if len(set(task_ids)) > MAX_CLAIMED:
+        raise ValueError(f"a claim takes at most {MAX_CLAIMED} tasks, not {len(set(task_ids))}")
+
+    def look(connection: CatalogConnection) -> LockedTasks:
+        found = _lock_or_read(transactions, connection, tables, task_ids, lock=lock)
+        references = _find_references(connection, tables, found) if with_records else {}
+        return LockedTasks(found.found.entries, found.row_locked, references)
+
+    connection, seen = transactions.open(look, mode=WRITE if lock else READ)
+    try:
+        yield seen
+        if lock:
+            _confirm(connection)
+    finally:
+        roll_back(connection)  # after a commit there is nothing to roll back
+        transactions.pool.release(connection)
+
+
+def _lock_or_read(
+    transactions: Transactions,
+    connection: CatalogConnection,
+    tables: CatalogTables,
+    task_ids: Collection[str],
+    *,
+    lock: bool,
+) -> Locked:
+    if lock:
+        return lock_rows(transactions, connection, tables, task_ids)
+    return Locked(read_rows(connection, tables, task_ids), frozenset())
+
+
+def _find_references(connection: CatalogConnection, tables: CatalogTables, found: Locked) -> Mapping[str, str]:
+    missing = find_missing_privileges(connection, tables, with_records=True)
+    if missing:  # found out here, nothing is touched yet; found out by the DELETE, the data is gone
+        message = f"records cannot be deleted: the role lacks {', '.join(missing)}"
+        raise Fault("permanent", reasons.PERMISSION_DENIED, message)
+    return find_references(connection, read_foreign_keys(connection, tables), found.found.rows.keys())
+
+
+def _confirm(connection: CatalogConnection) -> None:
+    """Commit; for a rename that happened under the lock, any failure leaves open whether the lock held until then."""
+    try:
+        commit(connection)
+    except psycopg.Error as error:
+        raise commit_unknown(fault_of(error)) from None

@@ -1,0 +1,83 @@
+"""Marks rows whose data is gone: directory_exists = FALSE, updated_at = now().
+
+Called by the workflow after the purge (DESIGN section 3, Mark). Touches only rows that are still what was claimed.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from psycopg import sql
+
+from taskdeletion.api import reasons
+from taskdeletion.backends.postgres.connection import CatalogConnection
+from taskdeletion.backends.postgres.locks import Locked, lock_rows
+from taskdeletion.backends.postgres.tables import CatalogTables, TaskRow, chunked, named
+from taskdeletion.backends.postgres.transactions import WRITE, CommitUnknown, Transactions
+from taskdeletion.domain.faults import Fault
+from taskdeletion.domain.results import Version
+
+CHUNK: Final = 500
+_UPDATE = sql.SQL(
+    "UPDATE {tasks} t SET directory_exists = FALSE, updated_at = {now}"
+    " WHERE {named} AND t.directory_exists IS DISTINCT FROM FALSE"
+)
+_NOW_WITH_ZONE = sql.SQL("now()")
+_NOW_IN_ZONE = sql.SQL("timezone(%(zone)s, now())")
+
+
+def mark_rows(
+    transactions: Transactions, tables: CatalogTables, versions: Mapping[str, Version], *, force: bool
+) -> set[str]:
+    """The ids whose row is marked now; see PostgresCatalog.mark."""
+    marked: set[str] = set()
+    busy: set[str] = set()
+    for ids in chunked(versions, CHUNK):
+        chunk = {task_id: versions[task_id] for task_id in ids}
+        done, locked = _mark_chunk(transactions, tables, chunk, force=force)
+        marked |= done
+        busy |= locked
+    if busy:  # the caller may try all of them again: a mark can be repeated
+        message = f"another transaction holds the row of {len(busy)} tasks, first {min(busy)}"
+        raise Fault("retriable", reasons.ROW_LOCKED, message)
+    return marked
+
+
+def _mark_chunk(
+    transactions: Transactions, tables: CatalogTables, versions: Mapping[str, Version], *, force: bool
+) -> tuple[set[str], frozenset[str]]:
+    def work(connection: CatalogConnection) -> tuple[set[str], frozenset[str]]:
+        locked = lock_rows(transactions, connection, tables, versions)
+        return _update(connection, tables, locked, versions, force=force), locked.row_locked
+
+    try:
+        return transactions.run(work, mode=WRITE)
+    except CommitUnknown:
+        pass  # what a lost reply has done, a second run recognises
+    try:
+        return transactions.run(work, mode=WRITE)
+    except CommitUnknown as unknown:
+        raise unknown.fault from None
+
+
+def _update(
+    connection: CatalogConnection,
+    tables: CatalogTables,
+    locked: Locked,
+    versions: Mapping[str, Version],
+    *,
+    force: bool,
+) -> set[str]:
+    rows = locked.found.rows
+    current = {i for i, row in rows.items() if versions[i].matches(row.entry.version, force=force)}
+    already = {i for i, row in rows.items() if _is_marked_run(row, versions[i], force=force)}
+    if current:
+        now = _NOW_WITH_ZONE if locked.found.is_update_zoned else _NOW_IN_ZONE
+        statement = _UPDATE.format(tasks=tables.tasks, named=named(sql.SQL("t.task_id")), now=now)
+        connection.execute(statement, {"ids": sorted(current), "zone": tables.time_zone})
+    return current | already
+
+
+def _is_marked_run(row: TaskRow, version: Version, *, force: bool) -> bool:
+    """Whether the row has the mark already and is the same run but for updated_at, which the mark itself changed."""
+    same_status = version.rest.rpartition("|")[0] == row.entry.status
+    return row.is_marked and row.entry.version.created == version.created and (force or same_status)

@@ -1,0 +1,186 @@
+"""Deletes the rows of tasks, steps first, in transactions that compare the version under the lock.
+
+Called by the workflow last of all (DESIGN section 3, Records), when everything else of a task is gone. Never deletes a
+row that changed, nor one that rows of others refer to.
+"""
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from psycopg import sql
+
+from taskdeletion.api import reasons
+from taskdeletion.backends.postgres.connection import CatalogConnection
+from taskdeletion.backends.postgres.foreign_keys import ForeignKey, find_references, read_foreign_keys
+from taskdeletion.backends.postgres.locks import Locked, lock_rows
+from taskdeletion.backends.postgres.tables import CatalogTables, chunked, named, read_rows
+from taskdeletion.backends.postgres.transactions import READ, WRITE, CommitUnknown, Transactions
+from taskdeletion.domain.faults import Fault
+from taskdeletion.domain.results import StepResult, Version
+
+CHUNK: Final = 100
+RESOURCE: Final = "DatabaseRecords"
+# One statement, so that rows of the same task may refer to each other in either direction: the constraints are
+# checked when it has ended.
+_DELETE = sql.SQL("""
+WITH gone_steps AS (DELETE FROM {steps} s WHERE {named_steps} RETURNING s.task_id::text AS task_id),
+     gone_tasks AS (DELETE FROM {tasks} t WHERE {named_tasks} RETURNING t.task_id::text AS task_id)
+SELECT task_id, count(*) FROM (SELECT task_id FROM gone_steps UNION ALL SELECT task_id FROM gone_tasks) gone
+GROUP BY task_id
+""")
+_COUNT = sql.SQL(
+    "SELECT t.task_id::text, 1 + (SELECT count(*) FROM {steps} s WHERE s.task_id = t.task_id)"
+    " FROM {tasks} t WHERE {named_tasks}"
+)
+_LOCK_STEPS = sql.SQL(
+    "SELECT count(*) FROM (SELECT 1 FROM {steps} s WHERE {named_steps} ORDER BY s.task_id FOR UPDATE) locked"
+)
+
+Results = dict[str, StepResult]
+
+
+@dataclass(frozen=True)
+class RecordDeletion:
+    """The deletion of the records of one request's tasks."""
+
+    transactions: Transactions
+    tables: CatalogTables
+    force: bool
+
+    def delete(self, versions: Mapping[str, Version]) -> Results:
+        """One result per task; see PostgresCatalog.delete_records."""
+        results: Results = {}
+        outage: Fault | None = None
+        for ids in chunked(versions, CHUNK):
+            if outage is not None:
+                results |= _fail_all(ids, outage)
+                continue
+            chunk = {task_id: versions[task_id] for task_id in ids}
+            try:
+                results |= self._delete_chunk(chunk)
+            except Fault as fault:
+                outage = fault if fault.kind == "waiting" else None  # the next chunk would only wait for the same
+                results |= self._delete_singly(chunk, fault)
+        return results
+
+    def _delete_singly(self, versions: Mapping[str, Version], fault: Fault) -> Results:
+        """After a chunk failed: find the tasks it failed for, if the fault can be that of a single task."""
+        if len(versions) == 1 or fault.reason not in (reasons.FOREIGN_KEY_REFERENCES, reasons.ROW_LOCKED):
+            return _fail_all(versions, fault)
+        results: Results = {}
+        deadline = time.monotonic() + self.transactions.timeouts.statement_seconds
+        for task_id, version in versions.items():
+            try:
+                if time.monotonic() > deadline:  # a lock on the whole table
+                    raise fault
+                results |= self._delete_chunk({task_id: version})
+            except Fault as own:
+                results |= _fail_all([task_id], own)
+        return results
+
+    def _delete_chunk(self, versions: Mapping[str, Version]) -> Results:
+        try:
+            return self.transactions.run(lambda connection: self._work(connection, versions), mode=WRITE)
+        except CommitUnknown as unknown:
+            return self._look_again(versions, unknown.fault)
+
+    def _work(self, connection: CatalogConnection, versions: Mapping[str, Version]) -> Results:
+        locked = lock_rows(self.transactions, connection, self.tables, versions)
+        results = self._compare(versions, locked)
+        remaining = versions.keys() - results.keys()
+        if not remaining:
+            return results
+        references = self._find_references(connection, remaining)
+        results |= {task_id: _referenced(task_id, by) for task_id, by in references.items()}
+        return results | self._delete_rows(connection, remaining - references.keys())
+
+    def _compare(self, versions: Mapping[str, Version], locked: Locked) -> Results:
+        """Results for the tasks whose rows stay."""
+        rows, results = locked.found.rows, {}
+        for task_id, version in versions.items():
+            if task_id in locked.row_locked:
+                results[task_id] = _row_locked(task_id)
+            elif task_id not in rows:
+                results[task_id] = _absent(task_id)
+            elif not version.matches(rows[task_id].entry.version, force=self.force):
+                results[task_id] = _restarted(task_id)
+        return results
+
+    def _find_references(self, connection: CatalogConnection, task_ids: Collection[str]) -> Mapping[str, str]:
+        keys = read_foreign_keys(connection, self.tables)
+        self._hold_steps(connection, keys, task_ids)
+        return find_references(connection, keys, task_ids)
+
+    def _hold_steps(self, connection: CatalogConnection, keys: list[ForeignKey], task_ids: Collection[str]) -> None:
+        """Keep new references to steps away until the commit, where such a row would be changed without an error.
+
+        References to tasks are kept away by the lock on their row. This lock needs UPDATE on the steps, so it is
+        taken only where it is needed.
+        """
+        if any(key.changes_rows_of_steps for key in keys):
+            statement = _LOCK_STEPS.format(steps=self.tables.steps, named_steps=named(sql.SQL("s.task_id")))
+            connection.execute(statement, {"ids": sorted(task_ids)})
+
+    def _delete_rows(self, connection: CatalogConnection, task_ids: Collection[str]) -> Results:
+        if not task_ids:
+            return {}
+        rows = connection.execute(_format(_DELETE, self.tables), {"ids": sorted(task_ids)})
+        counts = {str(task_id): int(count) for task_id, count in rows}
+        return {i: StepResult(i, RESOURCE, "Deleted", count=counts.get(i, 0)) for i in task_ids}
+
+    def _look_again(self, versions: Mapping[str, Version], fault: Fault) -> Results:
+        """After a COMMIT without a reply: a row that is gone went with its steps, in that transaction or another."""
+        left = self.transactions.run(lambda c: read_rows(c, self.tables, versions), mode=READ).rows
+        return {
+            task_id: StepResult.failed(task_id, RESOURCE, fault)
+            if task_id in left
+            else StepResult(task_id, RESOURCE, "Deleted", count=1, at_least=True)
+            for task_id in versions
+        }
+
+
+def count_rows(transactions: Transactions, tables: CatalogTables, task_ids: Collection[str]) -> dict[str, int]:
+    """How many rows (steps and task) each of these tasks has; ids that are not in the catalog are left out."""
+
+    def work(connection: CatalogConnection) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for ids in chunked(task_ids, CHUNK):
+            rows = connection.execute(_format(_COUNT, tables), {"ids": ids})
+            found |= {str(task_id): int(count) for task_id, count in rows}
+        return found
+
+    return transactions.run(work, mode=READ)
+
+
+def _format(statement: sql.SQL, tables: CatalogTables) -> sql.Composed:
+    return statement.format(
+        tasks=tables.tasks,
+        steps=tables.steps,
+        named_tasks=named(sql.SQL("t.task_id")),
+        named_steps=named(sql.SQL("s.task_id")),
+    )
+
+
+def _fail_all(task_ids: Collection[str], fault: Fault) -> Results:
+    return {task_id: StepResult.failed(task_id, RESOURCE, fault) for task_id in task_ids}
+
+
+def _absent(task_id: str) -> StepResult:
+    return StepResult(task_id, RESOURCE, "Skipped", reasons.ABSENT)
+
+
+def _restarted(task_id: str) -> StepResult:
+    message = "the row changed after the task was claimed; its records stay"
+    return StepResult.failed(task_id, RESOURCE, Fault("permanent", reasons.TASK_RESTARTED, message))
+
+
+def _row_locked(task_id: str) -> StepResult:
+    message = "another transaction holds the row of the task"
+    return StepResult.failed(task_id, RESOURCE, Fault("retriable", reasons.ROW_LOCKED, message))
+
+
+def _referenced(task_id: str, by: str) -> StepResult:
+    message = f"rows of the task are referred to by {by}; delete or change those first"
+    return StepResult.failed(task_id, RESOURCE, Fault("permanent", reasons.FOREIGN_KEY_REFERENCES, message))

@@ -1,0 +1,104 @@
+"""The mark: only on the claimed run, repeatable, and in the zone of the column."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from taskdeletion.domain.faults import Fault
+from tests.contract.test_postgres_database import CREATED, Database, fresh_database, proxy_to
+
+
+@pytest.fixture
+def database(stack: Any) -> Iterator[Database]:
+    with fresh_database(stack.postgres) as database:
+        for task_id in ("task_1", "task_10", "task_2"):
+            database.add_task(task_id)
+        yield database
+
+
+def test_the_mark_changes_the_named_rows_and_no_neighbour(database: Database) -> None:
+    versions = database.versions("task_1", "task_2")
+    assert database.catalog().mark(versions, force=False) == {"task_1", "task_2"}
+    assert database.marked() == {"task_1", "task_2"}
+    rows = database.execute("SELECT status, updated_at IS NULL FROM data_pipeline_tasks WHERE task_id = 'task_10'")
+    assert rows == [("completed", True)]
+
+
+def test_a_row_that_changed_since_is_not_marked(database: Database) -> None:
+    versions = database.versions("task_1", "task_2")
+    database.restart_task("task_1")
+    assert database.catalog().mark(versions, force=False) == {"task_2"}
+    assert database.marked() == {"task_2"}
+
+
+def test_with_force_only_the_creation_counts(database: Database) -> None:
+    versions = database.versions("task_1", "task_2")
+    database.restart_task("task_1")
+    database.execute("UPDATE data_pipeline_tasks SET created_at = now() WHERE task_id = 'task_2'")
+    assert database.catalog().mark(versions, force=True) == {"task_1"}
+
+
+def test_a_row_that_is_gone_is_not_marked(database: Database) -> None:
+    versions = database.versions("task_1", "task_2")
+    database.execute("DELETE FROM data_pipeline_tasks WHERE task_id = 'task_1'")
+    assert database.catalog().mark(versions, force=False) == {"task_2"}
+
+
+def test_a_mark_can_be_repeated_and_keeps_its_time(database: Database) -> None:
+    versions = database.versions("task_1")
+    catalog = database.catalog()
+    assert catalog.mark(versions, force=False) == {"task_1"}
+    before = database.execute("SELECT * FROM data_pipeline_tasks ORDER BY task_id")
+    assert catalog.mark(versions, force=False) == {"task_1"}
+    assert catalog.mark(database.versions("task_1"), force=False) == {"task_1"}
+    assert database.execute("SELECT * FROM data_pipeline_tasks ORDER BY task_id") == before
+
+
+def test_a_marked_row_of_another_run_does_not_count(database: Database) -> None:
+    versions = database.versions("task_1")
+    catalog = database.catalog()
+    catalog.mark(versions, force=False)
+    database.restart_task("task_1")
+    assert catalog.mark(versions, force=False) == set()
+
+
+@pytest.mark.parametrize("kind", ["TIMESTAMP", "TIMESTAMPTZ"])
+def test_the_time_of_the_mark_is_now_in_the_zone_of_the_column(database: Database, kind: str) -> None:
+    database.execute(f"ALTER TABLE data_pipeline_tasks ALTER updated_at TYPE {kind}")
+    database.execute(f"ALTER DATABASE {database.url.rpartition('/')[2]} SET TimeZone = 'America/New_York'")
+    catalog = database.catalog(tables=replace(database.tables, time_zone="Asia/Tokyo"))
+    before = catalog.now()
+    catalog.mark({"task_1": catalog.read(["task_1"])["task_1"].version}, force=False)
+    written = catalog.read(["task_1"])["task_1"].version.rest.partition("|")[2]
+    assert before.isoformat(timespec="microseconds") <= written
+    assert written <= catalog.now().isoformat(timespec="microseconds")
+
+
+def test_a_row_that_somebody_holds_is_reported_after_the_others_are_marked(database: Database) -> None:
+    versions = database.versions("task_1", "task_2")
+    catalog = database.catalog()
+    with database.holding("task_1"), pytest.raises(Fault) as caught:
+        catalog.mark(versions, force=False)
+    assert (caught.value.kind, caught.value.reason) == ("retriable", "RowLocked")
+    assert database.marked() == {"task_2"}
+    assert catalog.mark(versions, force=False) == {"task_1", "task_2"}
+
+
+def test_a_mark_whose_reply_was_lost_is_found(database: Database) -> None:
+    versions = database.versions("task_1")
+    with proxy_to(database.url) as proxy:
+        proxy.loses_commits = 1
+        assert database.catalog(url=proxy.url).mark(versions, force=False) == {"task_1"}
+    assert database.marked() == {"task_1"}
+
+
+def test_more_tasks_than_a_chunk_are_marked(database: Database) -> None:
+    ids = [f"many_{number}" for number in range(1100)]
+    database.execute(
+        "INSERT INTO data_pipeline_tasks (task_id, status, created_at) SELECT unnest(%s::text[]), 'completed', %s",
+        ids,
+        CREATED,
+    )
+    assert database.catalog().mark(database.versions(*ids), force=False) == set(ids)

@@ -1,0 +1,136 @@
+"""The probe: each thing that can be wrong, by its own reason."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from taskdeletion.domain.results import Problem
+from tests.contract.test_postgres_database import Database, fresh_database
+
+TASKS = "SELECT, UPDATE, DELETE ON data_pipeline_tasks"
+STEPS = "SELECT, DELETE ON data_pipeline_task_steps"
+
+
+@pytest.fixture
+def database(stack: Any) -> Iterator[Database]:
+    with fresh_database(stack.postgres) as database:
+        yield database
+
+
+def only(problems: list[Problem]) -> Problem:
+    assert len(problems) == 1, problems
+    return problems[0]
+
+
+def with_part(database: Database, **parts: str) -> str:
+    address = urlsplit(database.url)
+    values = {
+        "user": address.username,
+        "password": address.password,
+        "host": address.hostname,
+        "port": address.port,
+        "name": address.path[1:],
+        **parts,
+    }
+    return "postgresql://{user}:{password}@{host}:{port}/{name}".format(**values)
+
+
+def test_a_usable_catalog_has_no_problem(database: Database) -> None:
+    assert database.catalog().probe() == []
+
+
+def test_the_documented_rights_are_enough(database: Database) -> None:
+    assert database.catalog(url=database.add_role(TASKS, STEPS)).probe() == []
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ({"password": "wrong-word"}, "AuthenticationFailed"),
+        ({"user": "nobody-like-this"}, "AuthenticationFailed"),
+        ({"name": "no_such_database"}, "Unavailable"),
+        ({"port": "1"}, "Unavailable"),
+        ({"host": "no-such-host.invalid"}, "Unavailable"),
+        ({"name": "x?sslmode=require"}, "TlsFailed"),
+        ({"host": "127.0.0.1,127.0.0.1", "password": "wrong-word"}, "AuthenticationFailed"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_a_connection_that_fails_is_told_at_once_with_its_cause(
+    database: Database, parts: dict[str, str], reason: str
+) -> None:
+    url = with_part(database, **parts)
+    began = time.monotonic()
+    problem = only(database.catalog(url=url).probe())
+    assert problem.reason == reason
+    assert time.monotonic() - began < 5
+    assert "wrong-word" not in problem.message
+    assert (urlsplit(database.url).password or "-") not in problem.message
+    assert "postgresql://" not in problem.message
+
+
+def test_a_missing_table_is_named(database: Database) -> None:
+    problems = database.catalog(tables=replace(database.tables, tasks_table="public.Tasks")).probe()
+    assert only(problems) == Problem("SchemaMissing", "the table public.Tasks does not exist")
+
+
+def test_every_missing_column_is_named_by_table(database: Database) -> None:
+    database.execute("ALTER TABLE data_pipeline_tasks DROP directory_exists, DROP updated_at, DROP created_at")
+    database.execute("ALTER TABLE data_pipeline_task_steps DROP status")
+    first, second = database.catalog().probe()
+    assert first.reason == second.reason == "SchemaMissing"
+    assert "data_pipeline_tasks has no column created_at, updated_at, directory_exists" in first.message
+    assert "0001_directory_exists_and_updated_at.sql" in first.message
+    assert "data_pipeline_task_steps has no column status" in second.message
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [("created_at", "TEXT"), ("updated_at", "BIGINT"), ("directory_exists", "TEXT"), ("task_id", "INT")],
+)
+def test_a_column_of_a_type_that_cannot_be_used_is_named(database: Database, column: str, kind: str) -> None:
+    database.execute("ALTER TABLE data_pipeline_task_steps DROP CONSTRAINT data_pipeline_task_steps_task_id_fkey")
+    database.execute(
+        f"ALTER TABLE data_pipeline_tasks ALTER {column} DROP DEFAULT, ALTER {column} TYPE {kind} USING NULL"
+    ) if column != "task_id" else database.execute("ALTER TABLE data_pipeline_tasks ALTER task_id TYPE INT USING 1")
+    problem = only(database.catalog().probe())
+    assert problem.reason == "SchemaMissing"
+    assert f"{column} is of type" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("grants", "lacks"),
+    [
+        ((), "SELECT on data_pipeline_tasks, UPDATE on data_pipeline_tasks, SELECT on data_pipeline_task_steps"),
+        (("SELECT, DELETE ON data_pipeline_tasks", STEPS), "UPDATE on data_pipeline_tasks"),
+        (("SELECT, UPDATE ON data_pipeline_tasks", STEPS), "DELETE on data_pipeline_tasks"),
+        ((TASKS, "SELECT ON data_pipeline_task_steps"), "DELETE on data_pipeline_task_steps"),
+        ((TASKS, "DELETE ON data_pipeline_task_steps"), "SELECT on data_pipeline_task_steps"),
+    ],
+)
+def test_missing_rights_are_named(database: Database, grants: tuple[str, ...], lacks: str) -> None:
+    problem = only(database.catalog(url=database.add_role(*grants)).probe())
+    assert problem.reason == "PermissionDenied"
+    assert lacks in problem.message
+
+
+def test_a_read_only_database_is_told(database: Database) -> None:
+    database.execute(f"ALTER DATABASE {urlsplit(database.url).path[1:]} SET default_transaction_read_only = on")
+    assert only(database.catalog().probe()).reason == "ReadOnly"
+
+
+def test_an_unknown_zone_is_told(database: Database) -> None:
+    problem = only(database.catalog(tables=replace(database.tables, time_zone="Mars/Olympus")).probe())
+    assert problem.reason == "StoreInvalid"
+
+
+def test_the_probe_changes_nothing_and_holds_nothing(database: Database) -> None:
+    database.add_task("task_1")
+    before = database.versions("task_1")
+    database.catalog().probe()
+    assert database.versions("task_1") == before
+    assert database.execute("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'") == [(0,)]
