@@ -1,0 +1,147 @@
+"""The composition root: settings in, a wired and running set of services out.
+
+Called by `__main__` and, through it, by the handlers, which start and stop the services inside kopf's life. The only
+module that knows every room; it decides nothing.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from taskdeletion.api.task_deletion import TaskDeletion, TaskDeletionSpec, TaskDeletionStatus
+from taskdeletion.api.task_store import TaskStore
+from taskdeletion.controller.queue import WorkQueue
+from taskdeletion.controller.workers import Workers
+from taskdeletion.domain.conditions import is_terminal
+from taskdeletion.kube.client import KubeForbidden, KubeUnavailable, connect
+from taskdeletion.kube.objects import Cluster, Key, LiveObject
+from taskdeletion.observe.health import HealthServer
+from taskdeletion.settings import Settings
+from taskdeletion.workflow.deletion import DeletionWorkflow
+from taskdeletion.workflow.intake import Intake, lane_of
+from taskdeletion.workflow.ownership import Ownership
+from taskdeletion.workflow.record import build_standing
+from taskdeletion.workflow.store_status import StoreWorkflow
+from taskdeletion.workflow.stores import Stores
+from taskdeletion.workflow.sweep import Sweep
+
+HEARTBEAT_LIMIT_SECONDS = 60.0
+EVENT_FLUSH_SECONDS = 2.0
+log = logging.getLogger(__name__)
+
+
+class Services:
+    """Everything that runs beside kopf's loop. `start` and `stop` block; `notice` and `beat` do not."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._stopping = threading.Event()
+        self._is_seeded = False
+        self._beat_at = time.monotonic()
+        self._api = connect(pool_size=settings.workers + 8)
+        self._cluster = Cluster(self._api, settings.namespaces)
+        self._queue: WorkQueue[Key] = WorkQueue(lane_limit=settings.store_threads)
+        self._ownership = Ownership(self._queue.add)
+        self._stores = Stores(self._cluster, settings)
+        self._intake = Intake(self._queue.add)
+        self._deletions = DeletionWorkflow(self._cluster, self._stores, self._ownership, self._stopping)
+        sweep = Sweep(self._cluster, self._stores, self._ownership)
+        self._store_workflow = StoreWorkflow(
+            self._cluster, self._stores, self._ownership, sweep, self._queue.add, settings.probe_interval_seconds
+        )
+        self._workers = Workers(self._queue, self._reconcile, count=settings.workers, name="worker")
+        self._resync = threading.Thread(target=self._resync_often, name="resync", daemon=True)
+        self._health = self._build_health()
+
+    def _build_health(self) -> HealthServer | None:
+        if self.settings.health_address is None:
+            return None
+        return HealthServer(self.settings.health_address, self._find_dead, self._find_unready)
+
+    @property
+    def health_port(self) -> int | None:
+        """Where the probes are answered, once started."""
+        return self._health.port if self._health is not None else None
+
+    def start(self) -> None:
+        """Start everything. Work begins only when every request is known: who owns which task depends on it."""
+        if self._health is not None:
+            self._health.start()
+        self._seed()
+        self._workers.start()
+        self._resync.start()
+
+    def stop(self) -> bool:
+        """Stop at the next boundary; False when some work did not end in `shutdown_seconds`. Idempotent."""
+        self._stopping.set()
+        ended = self._workers.stop(self.settings.shutdown_seconds)
+        self._cluster.flush(EVENT_FLUSH_SECONDS)
+        if ended:
+            self._stores.close()
+            self._api.close()
+        if self._health is not None:
+            self._health.stop()
+        return ended
+
+    def notice(self, kind: str, event: str | None, body: Mapping[str, Any]) -> None:
+        """Take an event of the watch."""
+        self._intake.notice(kind, event, body)
+
+    def beat(self) -> None:
+        """kopf's loop turns."""
+        self._beat_at = time.monotonic()
+
+    def _reconcile(self, key: Key) -> float | None:
+        if key.kind == TaskStore.KIND:
+            return self._store_workflow.reconcile(key) if not self._stopping.is_set() else None
+        return self._deletions.reconcile(key)
+
+    # --- knowing everybody ------------------------------------------------------------------------------------------
+    def _seed(self) -> None:
+        self._cluster.visit(TaskDeletion.KIND, self._observe)
+        self._is_seeded = True
+
+    def _observe(self, live: LiveObject) -> None:
+        try:
+            spec = TaskDeletionSpec.model_validate(live.spec)
+            status = TaskDeletionStatus.model_validate(live.status)
+        except ValidationError:
+            return  # its reconciliation says what is wrong with it; it has claimed nothing
+        if not live.deleting and not is_terminal(status.conditions or []):
+            self._ownership.observe(build_standing(live, status.tasks or [], spec))
+
+    def _resync_often(self) -> None:
+        while not self._stopping.wait(self.settings.resync_seconds):
+            try:
+                self._look_at_everything()
+            except (KubeUnavailable, KubeForbidden) as error:
+                log.warning("the resync was left out: %s", error)
+
+    def _look_at_everything(self) -> None:
+        """A watch can lose events (a re-list after 410 reports no deletions): look at every object once in a while."""
+        for key in self._ownership.live_keys():
+            self._queue.add(key)
+        for kind in (TaskStore.KIND, TaskDeletion.KIND):
+            self._cluster.visit(kind, self._add_unsettled)
+
+    def _add_unsettled(self, live: LiveObject) -> None:
+        if live.key.kind == TaskStore.KIND or "completionTime" not in live.status:
+            self._queue.add(live.key, lane=lane_of(live.key, live.spec))
+
+    # --- health -----------------------------------------------------------------------------------------------------
+    def _find_dead(self) -> str | None:
+        silent = time.monotonic() - self._beat_at
+        if silent > HEARTBEAT_LIMIT_SECONDS:
+            return f"the event loop has not turned for {silent:.0f} s"
+        if self._is_seeded and not self._stopping.is_set() and not self._workers.is_healthy():
+            return "a worker has died"
+        return None
+
+    def _find_unready(self) -> str | None:
+        if self._stopping.is_set():
+            return "stopping"
+        return None if self._is_seeded else "not every TaskDeletion is known yet"

@@ -1,0 +1,1 @@
+"""read -> decide -> perform -> record: what happens to a TaskDeletion, and what a TaskStore is found to be."""

@@ -1,0 +1,222 @@
+"""One attempt: announce, claim, confirm, purge, finish, round by round (DESIGN section 3, the order of effects).
+
+Called by `workflow.deletion` with a record, an opened store and what may stop it. Decides nothing about what follows
+an attempt: it leaves every task final, or open with a reason, and says which kinds of failure it met.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from taskdeletion.api import reasons
+from taskdeletion.api.task_deletion import TaskStatus
+from taskdeletion.domain.budget import seconds_between_progress_writes, size_of
+from taskdeletion.domain.claims import UNKNOWN_TASK, Rules, decide_claim
+from taskdeletion.domain.conditions import View
+from taskdeletion.domain.faults import Fault, FaultKind
+from taskdeletion.domain.outcomes import conclude, fold_results, has_retriable, is_final, postpone, refuse
+from taskdeletion.domain.plan import build_rounds
+from taskdeletion.domain.results import StepResult
+from taskdeletion.domain.siblings import Sibling
+from taskdeletion.executors.here import PurgeWork, purge
+from taskdeletion.executors.store import OpenStore
+from taskdeletion.workflow.claiming import Claim
+from taskdeletion.workflow.finishing import Finish
+from taskdeletion.workflow.guards import VersionGuard
+from taskdeletion.workflow.halting import Halting
+from taskdeletion.workflow.ownership import Ownership
+from taskdeletion.workflow.record import Record
+
+_NO_REASON = {"reason": None, "message": None}
+RUNNING = View("running", reasons.PROGRESSING, "tasks are being deleted")
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One pass over the open tasks of a record.
+
+    `only_begun`: finish what is claimed and begin nothing (suspended, or cancelled). `counts`: whether this attempt
+    counts against the backoff limit (not after one that was cut short by something that passes by itself).
+    `uncertain`: tasks that a crash cut short, so that their counts are lower bounds.
+    """
+
+    record: Record
+    store: OpenStore
+    ownership: Ownership
+    halting: Halting
+    rules: Rules
+    only_begun: bool
+    counts: bool
+    uncertain: frozenset[str]
+    kinds: set[FaultKind] = field(default_factory=set)
+    is_counted: bool = False
+
+    def perform(self) -> None:
+        """Work until everything is done, or something stops it. Raises what the API server raises (`kube`)."""
+        task_ids = [task.task_id for task in self.record.open_tasks() if self._may_begin(task.task_id)]
+        standing = self.record.standing
+        denied = frozenset() if self.record.spec.dry_run else self.ownership.acquire(standing, task_ids)
+        try:
+            self._postpone(denied, Fault("waiting", reasons.CLAIMED_BY_OTHER, "another request works on this task"))
+            for round_ids in build_rounds(task_ids, continue_on_error=self.record.spec.continue_on_error):
+                if not self._perform_round([task_id for task_id in round_ids if task_id not in denied]):
+                    break
+                if self._stops_after(round_ids):
+                    break
+        finally:
+            self.ownership.release(standing, [task_id for task_id in task_ids if task_id not in denied])
+
+    def _may_begin(self, task_id: str) -> bool:
+        """With `only_begun`: what is claimed, or was renamed by an attempt that could not confirm it."""
+        task = self.record.tasks[task_id]
+        if not self.only_begun or task.claimed:
+            return True
+        if self.record.gone or task.state != "Deleting" or self.store.directory is None:
+            return False
+        siblings = self.store.directory.look([task_id])[task_id].siblings
+        return any(sibling.owner == self.record.live.uid for sibling in siblings)
+
+    def _stops_after(self, task_ids: Sequence[str]) -> bool:
+        if self.halting() is not None or (self.record.gone and not self.only_begun):
+            return True
+        good = ("Deleted", "WouldDelete", "NotFound") if self._ignores_unknown() else ("Deleted", "WouldDelete")
+        bad = any(self.record.tasks[task_id].state not in good for task_id in task_ids)
+        return bad and not self.record.spec.continue_on_error
+
+    def _ignores_unknown(self) -> bool:
+        return self.record.spec.not_found_policy == "Ignore"
+
+    # --- one round --------------------------------------------------------------------------------------------------
+    def _perform_round(self, task_ids: list[str]) -> bool:
+        """Whether the next round may begin."""
+        before, status = dict(self.record.tasks), self.record.status
+        try:
+            to_claim = self._read([task_id for task_id in task_ids if not self.record.tasks[task_id].claimed])
+        except Fault as fault:
+            self._postpone(task_ids, fault)
+            return False
+        claimed = [task_id for task_id in task_ids if self.record.tasks[task_id].claimed]
+        if not to_claim and not claimed:
+            return True
+        if not self._announce(to_claim):
+            self.record.tasks, self.record.status = before, status
+            return False
+        self._purge_and_finish(claimed + self._claim(to_claim))
+        return True
+
+    def _read(self, task_ids: Sequence[str]) -> list[str]:
+        """Read what was never announced, refuse what may not go; returns the tasks to announce and claim."""
+        new = [task_id for task_id in task_ids if self.record.tasks[task_id].version is None]
+        entries = self.store.catalog.read(new) if self.store.catalog and new else {}
+        for task_id in new:
+            task, entry = self.record.tasks[task_id], entries.get(task_id)
+            refusal = decide_claim(entry, None, self.rules) if self.store.catalog else None
+            if refusal is not None:
+                self.record.put(refuse(task, refusal, self.record.now))
+            else:
+                version = entry.version if entry else UNKNOWN_TASK
+                self.record.put(task.model_copy(update={"version": str(version)}))
+        return [task_id for task_id in task_ids if not is_final(self.record.tasks[task_id])]
+
+    def _announce(self, to_claim: Sequence[str]) -> bool:
+        """Before the first effect: status holds `Deleting`, the versions as read, and the attempt.
+
+        A dry run has no effects to announce; what a request that is gone had claimed is finished without a status.
+        """
+        if self.record.gone:
+            return self.only_begun
+        self._count_attempt()
+        if self.record.spec.dry_run:
+            return True
+        for task_id in to_claim:
+            self.record.put(self.record.tasks[task_id].model_copy(update={"state": "Deleting", **_NO_REASON}))
+        while not self.record.announce(RUNNING):
+            if self.record.gone or (self.record.spec.suspend and not self.only_begun):
+                return False
+        return True
+
+    def _count_attempt(self) -> None:
+        if self.is_counted:
+            return
+        self.is_counted = True
+        self.record.change(
+            attempts=(self.record.status.attempts or 0) + (1 if self.counts else 0),
+            start_time=self.record.status.start_time or self.record.now,
+            next_attempt_time=None,
+            phase="Running",
+        )
+
+    def _claim(self, task_ids: list[str]) -> list[str]:
+        """Claim, then confirm in status: nothing is purged before that. Returns the confirmed tasks."""
+        if not task_ids:
+            return []
+        claim = Claim(self.record, self.store, self.rules)
+        claim.perform(task_ids)
+        self.kinds.update(fault.kind for fault in claim.postponed.values())
+        if claim.confirmed and not self.record.spec.dry_run:
+            for task_id in claim.confirmed:
+                task = self.record.tasks[task_id]
+                self.record.put(task.model_copy(update={"claimed": True, **_NO_REASON}))
+            self.record.write(RUNNING)
+        return claim.confirmed
+
+    # --- purge ------------------------------------------------------------------------------------------------------
+    def _purge_and_finish(self, task_ids: list[str]) -> None:
+        if not task_ids:
+            return
+        versions = {task_id: self.record.version_of(task_id) for task_id in task_ids}
+        guard = VersionGuard(self.store.catalog, versions, force=self.record.spec.force)
+        results = self._purge(task_ids, guard)
+        Finish(
+            store=self.store,
+            guard=guard,
+            versions=versions,
+            results=results,
+            force=self.record.spec.force,
+            delete_records=self.record.spec.delete_database_records,
+            dry_run=self.record.spec.dry_run,
+            uncertain=self.uncertain,
+        ).perform()
+        self._conclude(results)
+
+    def _purge(self, task_ids: list[str], guard: VersionGuard) -> dict[str, list[StepResult]]:
+        work = PurgeWork(
+            self.store, task_ids, self._is_adoptable, guard, self.halting, dry_run=self.record.spec.dry_run
+        )
+        results: dict[str, list[StepResult]] = {task_id: [] for task_id in task_ids}
+        before = {task_id: self.record.tasks[task_id] for task_id in task_ids}
+        reported, tick = 0, seconds_between_progress_writes(size_of(self.record.status.to_api()))
+
+        def report() -> None:
+            nonlocal reported
+            known = sum(map(len, results.values()))
+            if known > reported and not self.record.spec.dry_run:
+                self.record.put(*(self._fold(before[task_id], results[task_id]) for task_id in task_ids))
+                self.record.write(RUNNING)
+                self.record.put(*before.values())
+                reported = known
+
+        for some in purge(work, tick_seconds=tick, on_tick=report):
+            for result in some:
+                results[result.task_id].append(result)
+        return results
+
+    def _is_adoptable(self, sibling: Sibling) -> bool:
+        """Our own sibling, or one whose request has ended or is gone."""
+        return sibling.owner == self.record.live.uid or not self.ownership.is_live(sibling.owner)
+
+    def _fold(self, task: TaskStatus, results: Sequence[StepResult]) -> TaskStatus:
+        return fold_results(task, results, uncertain=task.task_id in self.uncertain)
+
+    def _conclude(self, results: dict[str, list[StepResult]]) -> None:
+        for task_id, found in results.items():
+            task = self._fold(self.record.tasks[task_id], found)
+            if has_retriable(task):
+                self.kinds.update(result.kind for result in found if result.kind is not None)
+            else:
+                task = conclude(task, self.record.now, dry_run=self.record.spec.dry_run)
+            self.record.put(task)
+
+    def _postpone(self, task_ids: Sequence[str] | frozenset[str], fault: Fault) -> None:
+        for task_id in task_ids:
+            self.kinds.add(fault.kind)
+            self.record.put(postpone(self.record.tasks[task_id], fault))

@@ -1,0 +1,56 @@
+"""What the watch reports, as keys to work on: an event is a reason to look, never the truth.
+
+Called by the handlers for every event, so it is quick and holds almost nothing per object. Our own status writes come
+back as events; they change neither generation nor deletion, and are passed over.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from taskdeletion.api.task_deletion import TaskDeletion
+from taskdeletion.kube.objects import Key
+
+Lane = tuple[str, str, str]
+Add = Callable[..., None]
+Seen = tuple[str, int, bool]
+
+
+class Intake:
+    """Turns events into keys. `add` is the queue's: `add(key, lane=…)`; the lane of a request is its store."""
+
+    def __init__(self, add: Add) -> None:
+        self._add = add
+        self._seen: dict[Key, Seen] = {}
+        self._lock = threading.Lock()
+
+    def notice(self, kind: str, event: str | None, body: Mapping[str, Any]) -> None:
+        """Note one event: `event` is ADDED, MODIFIED, DELETED, or None for the first listing."""
+        metadata = body["metadata"]
+        key = Key(kind, metadata["namespace"], metadata["name"])
+        if event == "DELETED":
+            with self._lock:
+                self._seen.pop(key, None)
+            self._add(key, lane=lane_of(key, body.get("spec") or {}))
+        elif self._is_news(key, metadata) and not _is_settled(kind, body):
+            self._add(key, lane=lane_of(key, body.get("spec") or {}))
+
+    def _is_news(self, key: Key, metadata: Mapping[str, Any]) -> bool:
+        seen: Seen = (metadata["uid"], metadata.get("generation", 0), "deletionTimestamp" in metadata)
+        with self._lock:
+            known, self._seen[key] = self._seen.get(key), seen
+        return known != seen
+
+
+def lane_of(key: Key, spec: Mapping[str, Any]) -> Lane:
+    """What may be stuck together: the requests of one store; a store's own probe has a lane to itself."""
+    if key.kind == TaskDeletion.KIND:
+        return (key.kind, key.namespace, (spec.get("storeRef") or {}).get("name", "default"))
+    return (key.kind, key.namespace, key.name)
+
+
+def _is_settled(kind: str, body: Mapping[str, Any]) -> bool:
+    """A request that has ended and has no time to live needs no work, now or later."""
+    if kind != TaskDeletion.KIND or "ttlSecondsAfterFinished" in (body.get("spec") or {}):
+        return False
+    return "completionTime" in (body.get("status") or {})

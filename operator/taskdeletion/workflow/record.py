@@ -1,0 +1,134 @@
+"""The status of one request while it is worked on, and the only place that writes it.
+
+Every write carries the resourceVersion it was computed from. A changed spec is met by writing again; a request that is
+gone is worked on to the end without a status; another writer ends the attempt (StatusConflict goes to the caller).
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from taskdeletion.api.task_deletion import TaskDeletionSpec, TaskDeletionStatus, TaskStatus
+from taskdeletion.domain.budget import fit_status
+from taskdeletion.domain.conditions import View, build_conditions
+from taskdeletion.domain.outcomes import is_final
+from taskdeletion.domain.request import Request
+from taskdeletion.domain.results import Version
+from taskdeletion.domain.summary import build_summary, format_progress
+from taskdeletion.kube.objects import Cluster, LiveObject, ObjectGone, SpecChanged
+from taskdeletion.workflow.ownership import Ownership, Standing
+
+
+class Record:
+    """One request's status: read once, changed in memory, written as a whole."""
+
+    def __init__(self, cluster: Cluster, ownership: Ownership, live: LiveObject, *, clock: Callable[[], float]) -> None:
+        self._cluster = cluster
+        self._ownership = ownership
+        self._clock = clock
+        self._read_at = clock()
+        self.live = live
+        self.spec = TaskDeletionSpec.model_validate(live.spec)
+        self.status = TaskDeletionStatus.model_validate(live.status or {})
+        self.tasks: dict[str, TaskStatus] = {task.task_id: task for task in self.status.tasks or []}
+        self.gone = live.deleting
+
+    @property
+    def request(self) -> Request:
+        """The request as the domain knows it."""
+        live = self.live
+        return Request(live.key.namespace, live.key.name, live.uid, live.created_at, self.spec)
+
+    @property
+    def now(self) -> datetime:
+        """The API server's clock: its answer to our read, plus the time that has passed since."""
+        return self.live.server_time + timedelta(seconds=self._clock() - self._read_at)
+
+    @property
+    def standing(self) -> Standing:
+        """What other requests need to know of this one."""
+        return build_standing(self.live, self.tasks.values(), self.spec)
+
+    def put(self, *tasks: TaskStatus) -> None:
+        """Change tasks in memory."""
+        self.tasks.update((task.task_id, task) for task in tasks)
+
+    def change(self, **fields: Any) -> None:
+        """Change fields of the status in memory."""
+        self.status = self.status.model_copy(update=fields)
+
+    def open_tasks(self) -> list[TaskStatus]:
+        """The tasks that are not final, in the order of work."""
+        return [task for task in self.tasks.values() if not is_final(task)]
+
+    def version_of(self, task_id: str) -> Version:
+        """The announced version of a task."""
+        return Version.parse(self.tasks[task_id].version or "|")
+
+    def write(self, view: View) -> None:
+        """Write everything; where the request is gone there is nothing to write to, and work goes on without."""
+        while not self.gone:
+            try:
+                self.live = self._write_once(view)
+            except SpecChanged as changed:
+                self._take_spec(changed.live)
+            except ObjectGone:
+                self.gone = True
+            else:
+                break
+        self._tell()
+
+    def announce(self, view: View) -> bool:
+        """Write what is about to happen. False, with nothing written, where the request was changed or is gone."""
+        if self.gone:
+            return False
+        try:
+            self.live = self._write_once(view)
+        except SpecChanged as changed:
+            self._take_spec(changed.live)
+            return False
+        except ObjectGone:
+            self.gone = True
+            return False
+        self._tell()
+        return True
+
+    def _write_once(self, view: View) -> LiveObject:
+        self._compute(view)
+        return self._cluster.write_status(self.live, fit_status(self.status.to_api()))
+
+    def _compute(self, view: View) -> None:
+        tasks = list(self.tasks.values())
+        conditions = build_conditions(self.status.conditions or [], view, generation=self.live.generation, now=self.now)
+        self.change(
+            observed_generation=self.live.generation,
+            tasks=tasks or None,
+            progress=format_progress(tasks) if tasks else None,
+            summary=build_summary(tasks, dry_run=self.spec.dry_run) if tasks else None,
+            conditions=conditions,
+        )
+
+    def _take_spec(self, live: LiveObject) -> None:
+        self.live, self._read_at = live, self._clock()
+        self.spec = TaskDeletionSpec.model_validate(live.spec)
+        self.gone = live.deleting
+
+    def _tell(self) -> None:
+        if self.gone or self.status.completion_time is not None:
+            self._ownership.forget(self.live.uid)
+        else:
+            self._ownership.observe(self.standing)
+
+
+def build_standing(live: LiveObject, tasks: Iterable[TaskStatus], spec: TaskDeletionSpec) -> Standing:
+    """The standing of a request from its spec and the tasks of its status."""
+    deleting = [task for task in tasks if task.state == "Deleting"]
+    return Standing(
+        key=live.key,
+        uid=live.uid,
+        store=spec.store_ref.name,
+        created_at=live.created_at,
+        named=frozenset(spec.task_ids),
+        deleting=frozenset(task.task_id for task in deleting),
+        claimed=frozenset(task.task_id for task in deleting if task.claimed),
+    )

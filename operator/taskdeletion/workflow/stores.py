@@ -1,0 +1,340 @@
+"""Opens a TaskStore: from its spec and Secrets to probed backends; keeps connections while both are the same.
+
+Called by the workflow of requests (which needs all of it) and of stores (which reports on each part). What is wrong is
+a `waiting` Fault that names the part: a store that is not whole is not worked on at all, so nothing is half done.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ValidationError
+
+from taskdeletion.api import reasons
+from taskdeletion.api.task_store import TaskStore, TaskStoreSpec
+from taskdeletion.backends.directory import DirectoryRoot
+from taskdeletion.backends.objects import ObjectConnection, Objects
+from taskdeletion.backends.postgres import CatalogTables, PostgresCatalog, PostgresConnection
+from taskdeletion.backends.redis_keys import RedisConnection, RedisKeys
+from taskdeletion.domain.faults import Fault
+from taskdeletion.domain.overlaps import find_overlap
+from taskdeletion.domain.results import Problem
+from taskdeletion.executors.store import Connections, OpenStore, StorePools
+from taskdeletion.executors.sweeps import SharedSweep
+from taskdeletion.kube.objects import Cluster, LiveObject
+from taskdeletion.kube.secrets import SecretData
+from taskdeletion.settings import Settings
+from taskdeletion.workflow.rejection import describe_invalid
+
+Part = Literal["Catalog", "Directory", "Redis", "ObjectStore"]
+#: A store that was found whole this long ago is not probed again before work begins.
+PROBE_FRESH_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class _Entry:
+    """Cached connections with the number of uses; closed when retired and unused."""
+
+    fingerprint: str
+    connections: Connections
+    uses: int = 0
+    retired: bool = False
+    probed_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A TaskStore as it stands in the cluster, valid and alone in its places."""
+
+    live: LiveObject
+    spec: TaskStoreSpec
+
+
+class Stores:
+    """All stores that this process works on. Thread-safe."""
+
+    def __init__(self, cluster: Cluster, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._clock = clock
+        self._entries: dict[tuple[str, str], _Entry] = {}
+        self._lock = threading.Lock()
+        self._probes = ThreadPoolExecutor(16, thread_name_prefix="probe")
+
+    def open(self, namespace: str, name: str) -> OpenStore:
+        """The store with every part usable, as a context manager. Raises Fault (waiting) with what is missing."""
+        store = self.open_unprobed(namespace, name)
+        try:
+            self._require_whole(store)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def open_unprobed(self, namespace: str, name: str) -> OpenStore:
+        """The store with its parts connected but not probed. Raises Fault (waiting)."""
+        located = self.locate(namespace, name)
+        entry = self._acquire(located)
+        try:
+            directory = self._open_directory(located)
+        except BaseException:
+            self._release(entry)
+            raise
+        return OpenStore(
+            namespace=namespace,
+            name=name,
+            uid=located.live.uid,
+            spec=located.spec,
+            connections=entry.connections,
+            directory=directory,
+            release=lambda: self._release(entry),
+        )
+
+    def locate(self, namespace: str, name: str) -> Located:
+        """Find and validate the TaskStore; refuse it where another one reaches for the same data."""
+        found = {live.key.name: live for live in self._cluster.list_objects(TaskStore.KIND, namespace)}
+        if name not in found or found[name].deleting:
+            raise Fault(
+                "waiting", reasons.STORE_NOT_FOUND, f"there is no TaskStore {name} in this namespace; create it"
+            )
+        specs, problem = _validate_all(found, name)
+        if problem is not None:
+            raise Fault("waiting", reasons.STORE_INVALID, problem)
+        if overlap := find_overlap(name, specs):
+            raise Fault("waiting", reasons.OVERLAPPING_STORE, overlap)
+        return Located(found[name], specs[name])
+
+    def probe(self, store: OpenStore) -> Mapping[Part, list[Problem]]:
+        """Ask every part of an open store whether it can be worked on; parts side by side."""
+        found = _probes_of(store.connections, store.directory)
+        probes = {part: self._probes.submit(probe) for part, probe in found.items()}
+        return {part: future.result() for part, future in probes.items()}
+
+    def close(self) -> None:
+        """Close all connections; stores that are still in use are closed when they are released."""
+        with self._lock:
+            entries, self._entries = list(self._entries.values()), {}
+            for entry in entries:
+                entry.retired = True
+        for entry in entries:
+            if not entry.uses:
+                entry.connections.close()
+        self._probes.shutdown(wait=False, cancel_futures=True)
+
+    # --- whole or not -----------------------------------------------------------------------------------------------
+    def _require_whole(self, store: OpenStore) -> None:
+        entry = self._entries.get((store.namespace, store.name))
+        if entry is not None and self._is_fresh(entry):
+            return
+        problems = [(part, problem) for part, found in self.probe(store).items() for problem in found]
+        if problems:
+            part, first = problems[0]
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise Fault("waiting", first.reason, f"{part}: {first.message}{more}")
+        if entry is not None:
+            entry.probed_at = self._clock()
+
+    def _is_fresh(self, entry: _Entry) -> bool:
+        return entry.probed_at is not None and self._clock() - entry.probed_at < PROBE_FRESH_SECONDS
+
+    def examine(self, namespace: str, name: str) -> dict[Part, list[Problem]]:
+        """What a real probe of every part finds, each part on its own. Raises Fault for the store as a whole."""
+        located = self.locate(namespace, name)
+        try:
+            with self.open_unprobed(namespace, name) as store:
+                return dict(self.probe(store))
+        except Fault:
+            return {part: self._examine_part(part, located) for part in _parts_of(located.spec)}
+
+    def _examine_part(self, part: Part, located: Located) -> list[Problem]:
+        """Connect and probe one part alone: its neighbours may be broken."""
+        alone = Located(located.live, _only(part, located.spec))
+        try:
+            secrets = self._read_secrets(alone)
+            with ExitStack() as stack:
+                connections = self._connect(alone, secrets)
+                stack.callback(connections.close)
+                directory = self._open_directory(alone)
+                if directory is not None:
+                    stack.callback(directory.close)
+                return [found for probe in _probes_of(connections, directory).values() for found in probe()]
+        except Fault as fault:
+            return [Problem(fault.reason, fault.message)]
+
+    # --- connections ------------------------------------------------------------------------------------------------
+    def _acquire(self, located: Located) -> _Entry:
+        secrets = self._read_secrets(located)
+        fingerprint = _fingerprint(located, secrets)
+        key = (located.live.key.namespace, located.live.key.name)
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None or entry.fingerprint != fingerprint:
+                fresh = _Entry(fingerprint, self._connect(located, secrets))
+                self._entries[key] = fresh
+                if entry is not None:
+                    entry.retired = True
+                    self._close_unused(entry)
+                entry = fresh
+            entry.uses += 1
+        return entry
+
+    def _release(self, entry: _Entry) -> None:
+        with self._lock:
+            entry.uses -= 1
+            self._close_unused(entry)
+
+    @staticmethod
+    def _close_unused(entry: _Entry) -> None:
+        if entry.retired and not entry.uses:
+            entry.connections.close()
+
+    def _read_secrets(self, located: Located) -> dict[str, SecretData]:
+        names = _secret_names(located.spec)
+        return {name: self._cluster.read_secret(located.live.key.namespace, name) for name in sorted(names)}
+
+    def _connect(self, located: Located, secrets: Mapping[str, SecretData]) -> Connections:
+        spec = located.spec
+        with ExitStack() as undo:
+            catalog = _connect_catalog(spec, secrets)
+            if catalog is not None:
+                undo.callback(catalog.close)
+            redis = _connect_redis(spec, secrets)
+            if redis is not None:
+                undo.callback(redis.close)
+            objects = _connect_objects(spec, secrets)
+            undo.pop_all()
+        pools = StorePools(located.live.key.name, self._settings.store_threads)
+        return Connections(pools, catalog, redis, objects, SharedSweep(redis) if redis is not None else None)
+
+    def _open_directory(self, located: Located) -> DirectoryRoot | None:
+        directory = located.spec.directory
+        if directory is None:
+            return None
+        claim = directory.persistent_volume_claim.claim_name
+        volume = self._settings.volumes_root / located.live.key.namespace / claim
+        return DirectoryRoot.open(volume, directory.sub_path, require_mount=self._settings.require_mount)
+
+
+def _validate_all(found: Mapping[str, LiveObject], name: str) -> tuple[dict[str, TaskStoreSpec], str | None]:
+    specs: dict[str, TaskStoreSpec] = {}
+    for each, live in found.items():
+        try:
+            specs[each] = TaskStoreSpec.model_validate(live.spec)
+        except ValidationError as error:
+            if each == name:
+                return {}, f"the spec of TaskStore {name} is not valid: {describe_invalid(error)}"
+    return specs, None
+
+
+def _secret_names(spec: TaskStoreSpec) -> set[str]:
+    references = [
+        spec.catalog.postgres.secret_ref if spec.catalog else None,
+        spec.redis.secret_ref if spec.redis else None,
+        spec.object_store.secret_ref if spec.object_store else None,
+    ]
+    return {reference.name for reference in references if reference is not None}
+
+
+def _fingerprint(located: Located, secrets: Mapping[str, SecretData]) -> str:
+    versions = {name: secret.resource_version for name, secret in secrets.items()}
+    return json.dumps([located.live.uid, located.spec.to_api(), versions], sort_keys=True)
+
+
+def _text(secrets: Mapping[str, SecretData], secret: str, key: str) -> str:
+    """The value of a key that must be there, without white space around it."""
+    value = _optional_text(secrets, secret, key)
+    if value is None:
+        raise Fault("waiting", reasons.SECRET_KEY_MISSING, f"Secret {secret} has no key {key}; add it")
+    return value
+
+
+def _optional_text(secrets: Mapping[str, SecretData], secret: str, key: str) -> str | None:
+    raw = secrets[secret].data.get(key)
+    try:
+        return raw.decode().strip() if raw is not None else None
+    except UnicodeDecodeError:
+        raise Fault(
+            "waiting", reasons.SECRET_VALUE_INVALID, f"key {key} of Secret {secret} is not UTF-8 text; correct it"
+        ) from None
+
+
+def _tls(secrets: Mapping[str, SecretData], secret: str) -> dict[str, bytes | None]:
+    data = secrets[secret].data
+    return {"ca": data.get("ca.crt"), "cert": data.get("tls.crt"), "key": data.get("tls.key")}
+
+
+def _connect_catalog(spec: TaskStoreSpec, secrets: Mapping[str, SecretData]) -> PostgresCatalog | None:
+    if spec.catalog is None:
+        return None
+    postgres = spec.catalog.postgres
+    name = postgres.secret_ref.name
+    tables = CatalogTables(
+        postgres.tasks_table, postgres.steps_table, postgres.time_zone, tuple(postgres.running_step_statuses)
+    )
+    return PostgresCatalog(PostgresConnection(_text(secrets, name, "url"), **_tls(secrets, name)), tables)
+
+
+def _connect_redis(spec: TaskStoreSpec, secrets: Mapping[str, SecretData]) -> RedisKeys | None:
+    if spec.redis is None:
+        return None
+    name = spec.redis.secret_ref.name
+    connection = RedisConnection(_text(secrets, name, "url"), **_tls(secrets, name))
+    return RedisKeys(connection, spec.redis.key_patterns)
+
+
+def _connect_objects(spec: TaskStoreSpec, secrets: Mapping[str, SecretData]) -> Objects | None:
+    if spec.object_store is None:
+        return None
+    name = spec.object_store.secret_ref.name
+    connection = ObjectConnection(
+        endpoint=_text(secrets, name, "endpoint"),
+        access_key=_text(secrets, name, "accessKey"),
+        secret_key=_text(secrets, name, "secretKey"),
+        session_token=_optional_text(secrets, name, "sessionToken"),
+        region=_optional_text(secrets, name, "region"),
+        **_tls(secrets, name),
+    )
+    return Objects(connection, spec.object_store.bucket, spec.object_store.prefixes)
+
+
+def _parts_of(spec: TaskStoreSpec) -> list[Part]:
+    given: dict[Part, object] = {
+        "Catalog": spec.catalog,
+        "Directory": spec.directory,
+        "Redis": spec.redis,
+        "ObjectStore": spec.object_store,
+    }
+    return [part for part, value in given.items() if value is not None]
+
+
+def _only(part: Part, spec: TaskStoreSpec) -> TaskStoreSpec:
+    return spec.model_copy(
+        update={
+            "catalog": spec.catalog if part == "Catalog" else None,
+            "directory": spec.directory if part == "Directory" else None,
+            "redis": spec.redis if part == "Redis" else None,
+            "object_store": spec.object_store if part == "ObjectStore" else None,
+        }
+    )
+
+
+def _probes_of(connections: Connections, directory: DirectoryRoot | None) -> dict[Part, Callable[[], list[Problem]]]:
+    probes: dict[Part, Callable[[], list[Problem]]] = {}
+    if connections.catalog is not None:
+        probes["Catalog"] = connections.catalog.probe
+    if directory is not None:
+        probes["Directory"] = lambda: _as_list(directory.probe())
+    if (redis := connections.redis) is not None:
+        probes["Redis"] = lambda: _as_list(redis.probe())
+    if (objects := connections.objects) is not None:
+        probes["ObjectStore"] = lambda: _as_list(objects.probe())
+    return probes
+
+
+def _as_list(problem: Problem | None) -> list[Problem]:
+    return [problem] if problem is not None else []
