@@ -1,0 +1,1 @@
+"""What the tests share: Kubernetes objects, and the operator as a process."""

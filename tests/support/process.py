@@ -1,0 +1,44 @@
+"""The operator as a real process: started, told to stop, killed."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class OperatorProcess:
+    """One `taskdeletion operator`. Its log goes to a file that failing tests can show; nothing asserts on it."""
+
+    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("ab") as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "taskdeletion", "operator"], env=dict(environment), stdout=stream, stderr=stream
+            )
+
+    def stop(self, seconds: float = 30.0) -> int:
+        """SIGTERM, and wait; returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait."""
+        self.process.kill()
+        self.process.wait(10)
+
+
+@contextmanager
+def running_operator(environment: Mapping[str, str], log: Path) -> Iterator[OperatorProcess]:
+    """An operator for the length of a `with` block."""
+    operator = OperatorProcess(environment, log)
+    try:
+        yield operator
+    finally:
+        if operator.process.poll() is None:
+            try:
+                operator.stop()
+            except subprocess.TimeoutExpired:
+                operator.kill()
+                raise
