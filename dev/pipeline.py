@@ -60,14 +60,14 @@ class Pipeline:
 
     stack: Stack
     namespace: str
+    bucket: str = ""
+    prefix: str | None = None
     database_url: str = field(init=False)
-    bucket: str = field(init=False)
-    prefix: str = field(init=False)
     root: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        self.prefix = f"{self.namespace}:"
-        self.bucket = f"bucket-{self.namespace}"
+        self.prefix = f"{self.namespace}:" if self.prefix is None else self.prefix
+        self.bucket = self.bucket or f"bucket-{self.namespace}"
         self.root = self.stack.volumes_root / self.namespace / CLAIM / SUB_PATH
         parts = urlsplit(self.stack.postgres.url)
         self.database_url = urlunsplit(parts._replace(path=f"/{self.namespace.replace('-', '_')}"))

@@ -47,9 +47,9 @@ def new_pipeline(stack: Stack, kube: Kube) -> Pipeline:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def operator(stack: Stack, kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    """One operator process for all tests that only need one to be there. Tests that kill start their own."""
+    """One operator process for the tests of a module. Modules that kill or count start their own, and never use this."""
     log = tmp_path_factory.mktemp("operator") / "operator.log"
     with running_operator(operator_environment(stack), log) as process:
         yield process

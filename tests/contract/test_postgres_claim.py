@@ -10,7 +10,7 @@ import pytest
 
 from taskdeletion.backends.postgres import CommitUnknown
 from taskdeletion.domain.faults import Fault
-from tests.contract.test_postgres_database import QUICK, Database, fresh_database, proxy_to, wait_until
+from tests.contract.test_postgres_database import QUICK, Database, DatabaseHome, database_home, proxy_to, wait_until
 
 WAITING = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -19,9 +19,15 @@ WAITING = (
 OURS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'task-deletion-operator' AND state LIKE 'idle in%'"
 
 
+@pytest.fixture(scope="module")
+def home(stack: Any) -> Iterator[DatabaseHome]:
+    with database_home(stack.postgres) as home:
+        yield home
+
+
 @pytest.fixture
-def database(stack: Any) -> Iterator[Database]:
-    with fresh_database(stack.postgres) as database:
+def database(home: DatabaseHome) -> Iterator[Database]:
+    with home.fresh() as database:
         for task_id in ("task_1", "task_10", "task_2", "task_3"):
             database.add_task(task_id)
         yield database
@@ -56,7 +62,8 @@ def test_an_exception_ends_the_claim_without_a_commit_and_goes_on(database: Data
 def test_a_step_cannot_be_added_to_a_claimed_task(database: Database) -> None:
     with database.catalog().claim(["task_1"], with_records=False), pytest.raises(psycopg.errors.LockNotAvailable):
         database.execute(
-            "SET lock_timeout = '100ms'; INSERT INTO data_pipeline_task_steps (task_id, status) VALUES ('task_1', 'running')"
+            "SET lock_timeout = '100ms';"
+            " INSERT INTO data_pipeline_task_steps (task_id, status) VALUES ('task_1', 'running')"
         )
 
 
@@ -173,7 +180,8 @@ def test_a_commit_without_a_reply_is_not_confirmed(database: Database) -> None:
 
 
 def test_a_body_that_fails_after_the_server_ended_the_claim_keeps_its_own_error(database: Database) -> None:
-    with pytest.raises(ValueError, match="mine"), database.catalog().claim(["task_1"], with_records=False):
+    claim = database.catalog().claim(["task_1"], with_records=False)
+    with pytest.raises(ValueError, match="mine"), claim:  # noqa: PT012 - the body is what is tested
         database.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM ({OURS}) ours")
         raise ValueError("mine")
 
@@ -187,8 +195,9 @@ def test_a_claim_takes_no_more_than_its_limit(database: Database) -> None:
 def test_a_claim_with_records_is_refused_where_they_cannot_be_deleted(database: Database) -> None:
     url = database.add_role("SELECT, UPDATE, DELETE ON data_pipeline_tasks", "SELECT ON data_pipeline_task_steps")
     catalog = database.catalog(url=url)
+    claim = catalog.claim(["task_1"], with_records=True)
     with pytest.raises(Fault, match="DELETE on data_pipeline_task_steps") as caught:
-        catalog.claim(["task_1"], with_records=True).__enter__()
+        claim.__enter__()
     assert (caught.value.kind, caught.value.reason) == ("permanent", "PermissionDenied")
     with catalog.claim(["task_1"], with_records=False) as seen:
         assert set(seen.entries) == {"task_1"}

@@ -75,7 +75,11 @@ class Database:
         )
 
     def versions(self, *task_ids: str) -> dict[str, Version]:
-        return {task_id: entry.version for task_id, entry in self.catalog().read(task_ids).items()}
+        catalog = self.catalog()
+        try:
+            return {task_id: entry.version for task_id, entry in catalog.read(task_ids).items()}
+        finally:
+            catalog.close()
 
     def task_ids(self) -> set[str]:
         return {task_id for (task_id,) in self.execute("SELECT task_id FROM data_pipeline_tasks")}
@@ -106,25 +110,50 @@ class Database:
             yield connection
 
 
-@contextmanager
-def fresh_database(server: Any, *, schema: str = SCHEMA, migrated: bool = True) -> Iterator[Database]:
-    """A database for one test, dropped with everything that the test left."""
-    name = f"db_{uuid.uuid4().hex}"
-    main = Database(server.url)
-    main.execute(f"CREATE DATABASE {name}")
-    database = Database(f"{server.url.rpartition('/')[0]}/{name}")
-    try:
-        if schema:
-            database.execute(schema)
-        if migrated:
-            database.execute(read_migration())
-        yield database
-    finally:
-        for catalog in database.catalogs:
-            catalog.close()
-        main.execute(f"DROP DATABASE {name} WITH (FORCE)")
+@dataclass(frozen=True)
+class DatabaseHome:
+    """A database for the tests of one module, emptied for each of them: making one takes long on a busy machine."""
+
+    server_url: str
+    name: str
+
+    @contextmanager
+    def fresh(self, *, schema: str = SCHEMA, migrated: bool = True) -> Iterator[Database]:
+        """The database with nothing in it but `schema`, and nothing afterwards."""
+        database = Database(f"{self.server_url.rpartition('/')[0]}/{self.name}")
+        try:
+            if schema:
+                database.execute(schema)
+            if migrated:
+                database.execute(read_migration())
+            yield database
+        finally:
+            for catalog in database.catalogs:
+                catalog.close()
+            self.empty(database)
+
+    def empty(self, database: Database) -> None:
+        main = Database(self.server_url)
+        main.execute(f"ALTER DATABASE {self.name} RESET ALL")
+        main.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", self.name)
+        schemas = "SELECT quote_ident(nspname) FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema)'"
+        for (schema,) in database.execute(schemas):
+            database.execute(f"DROP SCHEMA {schema} CASCADE")
+        database.execute("CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO public")
         for role in database.roles:
             main.execute(f"DROP ROLE {role}")
+
+
+@contextmanager
+def database_home(server: Any) -> Iterator[DatabaseHome]:
+    """A database for one module."""
+    home = DatabaseHome(server.url, f"db_{uuid.uuid4().hex}")
+    main = Database(server.url)
+    main.execute(f"CREATE DATABASE {home.name}")
+    try:
+        yield home
+    finally:
+        main.execute(f"DROP DATABASE {home.name} WITH (FORCE)")
 
 
 def wait_until(condition: Callable[[], Any], *, seconds: float = 10) -> None:
@@ -175,7 +204,7 @@ class Proxy:
     def _forward_requests(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while data := client.recv(65536):
-                if b"COMMIT" in data and self.loses_commits:
+                if b"COMMIT\0" in data and self.loses_commits:
                     self.loses_commits -= 1
                     client.shutdown(socket.SHUT_RDWR)
                 server.sendall(data)
@@ -201,9 +230,15 @@ def proxy_to(url: str) -> Iterator[Proxy]:
         proxy.close()
 
 
+@pytest.fixture(scope="module")
+def home(stack: Any) -> Iterator[DatabaseHome]:
+    with database_home(stack.postgres) as home:
+        yield home
+
+
 @pytest.fixture
-def bare(stack: Any) -> Iterator[Database]:
-    with fresh_database(stack.postgres, migrated=False) as database:
+def bare(home: DatabaseHome) -> Iterator[Database]:
+    with home.fresh(migrated=False) as database:
         database.add_task("task_1")
         yield database
 

@@ -7,12 +7,18 @@ from typing import Any
 import pytest
 
 from taskdeletion.domain.faults import Fault
-from tests.contract.test_postgres_database import CREATED, Database, fresh_database, proxy_to
+from tests.contract.test_postgres_database import CREATED, Database, DatabaseHome, database_home, proxy_to
+
+
+@pytest.fixture(scope="module")
+def home(stack: Any) -> Iterator[DatabaseHome]:
+    with database_home(stack.postgres) as home:
+        yield home
 
 
 @pytest.fixture
-def database(stack: Any) -> Iterator[Database]:
-    with fresh_database(stack.postgres) as database:
+def database(home: DatabaseHome) -> Iterator[Database]:
+    with home.fresh() as database:
         for task_id in ("task_1", "task_10", "task_2"):
             database.add_task(task_id)
         yield database

@@ -9,15 +9,21 @@ from urllib.parse import urlsplit
 import pytest
 
 from taskdeletion.domain.results import Problem
-from tests.contract.test_postgres_database import Database, fresh_database
+from tests.contract.test_postgres_database import Database, DatabaseHome, database_home
 
 TASKS = "SELECT, UPDATE, DELETE ON data_pipeline_tasks"
 STEPS = "SELECT, DELETE ON data_pipeline_task_steps"
 
 
+@pytest.fixture(scope="module")
+def home(stack: Any) -> Iterator[DatabaseHome]:
+    with database_home(stack.postgres) as home:
+        yield home
+
+
 @pytest.fixture
-def database(stack: Any) -> Iterator[Database]:
-    with fresh_database(stack.postgres) as database:
+def database(home: DatabaseHome) -> Iterator[Database]:
+    with home.fresh() as database:
         yield database
 
 
@@ -58,7 +64,7 @@ def test_the_documented_rights_are_enough(database: Database) -> None:
         ({"name": "x?sslmode=require"}, "TlsFailed"),
         ({"host": "127.0.0.1,127.0.0.1", "password": "wrong-word"}, "AuthenticationFailed"),
     ],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_a_connection_that_fails_is_told_at_once_with_its_cause(
     database: Database, parts: dict[str, str], reason: str
@@ -94,9 +100,8 @@ def test_every_missing_column_is_named_by_table(database: Database) -> None:
 )
 def test_a_column_of_a_type_that_cannot_be_used_is_named(database: Database, column: str, kind: str) -> None:
     database.execute("ALTER TABLE data_pipeline_task_steps DROP CONSTRAINT data_pipeline_task_steps_task_id_fkey")
-    database.execute(
-        f"ALTER TABLE data_pipeline_tasks ALTER {column} DROP DEFAULT, ALTER {column} TYPE {kind} USING NULL"
-    ) if column != "task_id" else database.execute("ALTER TABLE data_pipeline_tasks ALTER task_id TYPE INT USING 1")
+    database.execute(f"ALTER TABLE data_pipeline_tasks ALTER {column} DROP DEFAULT")
+    database.execute(f"ALTER TABLE data_pipeline_tasks ALTER {column} TYPE {kind} USING NULL::{kind}")
     problem = only(database.catalog().probe())
     assert problem.reason == "SchemaMissing"
     assert f"{column} is of type" in problem.message

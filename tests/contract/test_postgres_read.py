@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,14 +12,20 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from taskdeletion.backends.postgres import CatalogTables, Timeouts
+from taskdeletion.backends.postgres import CatalogTables
 from taskdeletion.domain.faults import Fault
-from tests.contract.test_postgres_database import QUICK, Database, fresh_database, proxy_to, wait_until
+from tests.contract.test_postgres_database import QUICK, Database, DatabaseHome, database_home, proxy_to, wait_until
+
+
+@pytest.fixture(scope="module")
+def home(stack: Any) -> Iterator[DatabaseHome]:
+    with database_home(stack.postgres) as home:
+        yield home
 
 
 @pytest.fixture
-def database(stack: Any) -> Iterator[Database]:
-    with fresh_database(stack.postgres) as database:
+def database(home: DatabaseHome) -> Iterator[Database]:
+    with home.fresh() as database:
         yield database
 
 
@@ -109,7 +116,7 @@ def test_an_index_on_the_id_is_used(database: Database) -> None:
     assert database.execute("SELECT pg_stat_force_next_flush(), seq_scan FROM pg_stat_user_tables") == before
 
 
-def test_tables_may_have_a_schema_capitals_and_an_enum_as_status(stack: Any) -> None:
+def test_tables_may_have_a_schema_capitals_and_an_enum_as_status(home: DatabaseHome) -> None:
     schema = """
     CREATE SCHEMA "Archive";
     CREATE TYPE status AS ENUM ('completed', 'running');
@@ -119,7 +126,7 @@ def test_tables_may_have_a_schema_capitals_and_an_enum_as_status(stack: Any) -> 
     INSERT INTO "Archive"."Tasks" VALUES ('task_1', 'completed', '2025-07-02 17:39:32+02');
     INSERT INTO "Archive"."Steps" VALUES ('task_1', 'running')
     """
-    with fresh_database(stack.postgres, schema=schema, migrated=False) as database:
+    with home.fresh(schema=schema, migrated=False) as database:
         catalog = database.catalog(tables=CatalogTables("Archive.Tasks", "Archive.Steps", "UTC", ("running",)))
         assert catalog.probe() == []
         entry = catalog.read(["task_1"])["task_1"]
@@ -130,7 +137,7 @@ def test_tables_may_have_a_schema_capitals_and_an_enum_as_status(stack: Any) -> 
         assert catalog.delete_records({"task_1": entry.version}, force=False)["task_1"].count == 2
 
 
-def test_a_partitioned_table_is_an_ordinary_one(stack: Any) -> None:
+def test_a_partitioned_table_is_an_ordinary_one(home: DatabaseHome) -> None:
     schema = """
     CREATE TABLE data_pipeline_tasks (task_id TEXT PRIMARY KEY, status TEXT, created_at TIMESTAMP,
         updated_at TIMESTAMP, directory_exists BOOLEAN) PARTITION BY HASH (task_id);
@@ -138,7 +145,7 @@ def test_a_partitioned_table_is_an_ordinary_one(stack: Any) -> None:
     CREATE TABLE tasks_1 PARTITION OF data_pipeline_tasks FOR VALUES WITH (MODULUS 2, REMAINDER 1);
     CREATE TABLE data_pipeline_task_steps (status TEXT, task_id TEXT REFERENCES data_pipeline_tasks)
     """
-    with fresh_database(stack.postgres, schema=schema, migrated=False) as database:
+    with home.fresh(schema=schema, migrated=False) as database:
         for number in range(4):
             database.add_task(f"task_{number}")
         catalog = database.catalog()
@@ -171,8 +178,8 @@ def test_a_collation_that_ignores_case_finds_no_other_task(database: Database) -
     assert (result.count, database.task_ids(), database.step_ids()) == (2, {"TASK_1"}, {"TASK_1"})
 
 
-def test_a_missing_column_is_named_with_the_migration(stack: Any) -> None:
-    with fresh_database(stack.postgres, migrated=False) as database, pytest.raises(Fault) as caught:
+def test_a_missing_column_is_named_with_the_migration(home: DatabaseHome) -> None:
+    with home.fresh(migrated=False) as database, pytest.raises(Fault) as caught:
         database.catalog().read(["task_1"])
     assert (caught.value.kind, caught.value.reason) == ("waiting", "SchemaMissing")
     assert "updated_at" in caught.value.message
@@ -209,12 +216,11 @@ def test_a_connection_that_was_ended_between_two_calls_is_replaced(database: Dat
     assert set(catalog.read(["task_1"])) == {"task_1"}
 
 
-def test_a_server_that_does_not_answer_is_given_up(database: Database) -> None:
+def test_a_server_that_does_not_answer_is_given_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     with proxy_to(database.url) as proxy:
-        # Seconds below zero: the grace that the reply gets on top of the statement timeout is 5.
-        catalog = database.catalog(url=proxy.url, timeouts=replace(QUICK, statement_seconds=-4.7))
-        proxy_was_used = catalog._pool.acquire()
-        catalog._pool.release(proxy_was_used)
+        monkeypatch.setattr("taskdeletion.backends.postgres.connection.REPLY_GRACE_SECONDS", -9.7)
+        catalog = database.catalog(url=proxy.url)
+        catalog.now()
         proxy.is_silent = True
         began = time.monotonic()
         with pytest.raises(Fault) as caught:
@@ -224,8 +230,6 @@ def test_a_server_that_does_not_answer_is_given_up(database: Database) -> None:
 
 
 def test_more_calls_than_connections_wait_for_each_other(database: Database) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     database.add_task("task_1")
     catalog = database.catalog()
     with ThreadPoolExecutor(24) as threads:
@@ -294,7 +298,6 @@ def test_the_operators_environment_has_no_say(database: Database, monkeypatch: p
 
 
 def test_a_pooler_may_run_every_transaction_on_another_connection(database: Database) -> None:
-    assert Timeouts().lock_seconds == 2
     catalog = database.catalog()
     connection = catalog._pool.acquire()
     try:

@@ -6,14 +6,20 @@ from typing import Any
 import pytest
 
 from taskdeletion.domain.results import StepResult
-from tests.contract.test_postgres_database import CREATED, Database, fresh_database, proxy_to
+from tests.contract.test_postgres_database import CREATED, Database, DatabaseHome, database_home, proxy_to
 
 NOTES = "CREATE TABLE notes (id SERIAL, {columns} REFERENCES {target} ON DELETE {action})"
 
 
+@pytest.fixture(scope="module")
+def home(stack: Any) -> Iterator[DatabaseHome]:
+    with database_home(stack.postgres) as home:
+        yield home
+
+
 @pytest.fixture
-def database(stack: Any) -> Iterator[Database]:
-    with fresh_database(stack.postgres) as database:
+def database(home: DatabaseHome) -> Iterator[Database]:
+    with home.fresh() as database:
         for task_id in ("task_1", "task_10", "task_2"):
             database.add_task(task_id, steps=("completed", "completed"))
         yield database
@@ -121,7 +127,8 @@ def test_a_failing_chunk_does_not_take_the_others_with_it(database: Database) ->
 
 
 def test_an_outage_is_told_for_every_task_and_not_waited_for_per_chunk(database: Database) -> None:
-    versions = database.versions("task_1") | {f"x_{n}": database.versions("task_1")["task_1"] for n in range(500)}
+    version = database.versions("task_1")["task_1"]
+    versions = {f"task_{number}": version for number in range(501)}
     results = database.catalog(url="postgresql://u:p@127.0.0.1:1/x").delete_records(versions, force=False)
     assert {(r.outcome, r.reason, r.kind) for r in results.values()} == {("Failed", "Unavailable", "waiting")}
     assert len(results) == 501
@@ -218,8 +225,8 @@ def test_a_task_that_refers_to_its_own_step_goes(database: Database) -> None:
 def test_a_task_whose_step_another_task_refers_to_stays(database: Database) -> None:
     database.execute(
         "ALTER TABLE data_pipeline_tasks ADD current INT REFERENCES data_pipeline_task_steps ON DELETE SET NULL;"
-        " UPDATE data_pipeline_tasks SET current = (SELECT max(id) FROM data_pipeline_task_steps WHERE task_id = 'task_1')"
-        " WHERE task_id = 'task_2'"
+        " UPDATE data_pipeline_tasks SET current ="
+        " (SELECT max(id) FROM data_pipeline_task_steps WHERE task_id = 'task_1') WHERE task_id = 'task_2'"
     )
     assert set(references(database, "task_1")) == {"task_1"}
     assert references(database, "task_2") == {}
@@ -260,7 +267,7 @@ def test_partitions_are_no_references_of_their_own(database: Database) -> None:
     assert references(database, "task_1", "task_2") == {"task_1": "public.notes (notes_task_id_fkey)"}
 
 
-def test_a_reference_to_a_single_partition_keeps_the_task(stack: Any) -> None:
+def test_a_reference_to_a_single_partition_keeps_the_task(home: DatabaseHome) -> None:
     schema = """
     CREATE TABLE data_pipeline_tasks (task_id TEXT PRIMARY KEY, status TEXT, created_at TIMESTAMP,
         updated_at TIMESTAMP, directory_exists BOOLEAN) PARTITION BY HASH (task_id);
@@ -268,7 +275,7 @@ def test_a_reference_to_a_single_partition_keeps_the_task(stack: Any) -> None:
     CREATE TABLE data_pipeline_task_steps (status TEXT, task_id TEXT REFERENCES data_pipeline_tasks);
     CREATE TABLE notes (task_id TEXT REFERENCES only_part ON DELETE CASCADE)
     """
-    with fresh_database(stack.postgres, schema=schema, migrated=False) as database:
+    with home.fresh(schema=schema, migrated=False) as database:
         database.add_task("task_1")
         database.execute("INSERT INTO notes VALUES ('task_1')")
         assert set(references(database, "task_1")) == {"task_1"}

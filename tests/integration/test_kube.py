@@ -1,4 +1,4 @@
-"""The room `kube` against a real API server: reads, lists, status writes and their conflicts, deletes, Secrets, Events."""
+"""The room `kube` against a real API server: reads, lists, status writes and conflicts, deletes, Secrets, Events."""
 
 import json
 import subprocess
@@ -242,6 +242,9 @@ def test_a_list_reads_page_after_page(world: World) -> None:
     assert created <= {live.uid for live in everywhere}
     assert {live.uid for live in chosen.list_objects("TaskDeletion")} == {live.uid for live in found}
     assert world.cluster.list_objects("TaskStore", world.namespace) == []
+    visited: list[str] = []
+    chosen.visit("TaskDeletion", lambda live: visited.append(live.uid), page_size=2)
+    assert sorted(visited) == sorted(live.uid for live in found)
 
 
 def test_a_secret_is_read_decoded_and_seen_to_rotate(world: World) -> None:

@@ -75,7 +75,9 @@ class Kube:
                 return None
             raise
 
-    def patch(self, namespace: str, name: str, body: Mapping[str, Any], plural: str = "taskdeletions") -> dict[str, Any]:
+    def patch(
+        self, namespace: str, name: str, body: Mapping[str, Any], plural: str = "taskdeletions"
+    ) -> dict[str, Any]:
         """Merge-patch an object of ours."""
         path = f"{GROUP_PATH}/namespaces/{namespace}/{plural}/{name}"
         return self.api.request("PATCH", path, body=body, content_type=MERGE_PATCH).body

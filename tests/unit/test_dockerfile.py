@@ -68,6 +68,12 @@ def test_the_image_runs_as_a_user_that_kubernetes_can_tell_from_root() -> None:
     assert [rest for word, rest in final_stage() if word == "USER"] == ["65532:65532"]
 
 
+def test_a_user_that_nobody_has_heard_of_has_a_home_and_a_name() -> None:
+    """kopf asks for the user's name and would end without one."""
+    (environment,) = [rest for word, rest in final_stage() if word == "ENV"]
+    assert {"HOME=/tmp", "USER=taskdeletion"} <= set(environment.split())
+
+
 def test_the_command_needs_no_shell() -> None:
     assert arguments("ENTRYPOINT") == ['["taskdeletion"]']
     assert arguments("CMD") == ['["operator"]']

@@ -54,7 +54,7 @@ def all_texts(alphabet: str, longest: int) -> list[str]:
     return ["".join(text) for length in range(longest + 1) for text in itertools.product(alphabet, repeat=length)]
 
 
-def test_globs_match_like_the_model_for_all_short_globs_and_texts():
+def test_globs_match_like_the_model_for_all_short_globs_and_texts() -> None:
     texts = [text.encode() for text in all_texts("a-]", 3)]
     for glob in (text.encode() for text in all_texts("a-*?[]^", 4)):
         regex = re.compile(translate_glob(glob), re.DOTALL)
@@ -62,7 +62,7 @@ def test_globs_match_like_the_model_for_all_short_globs_and_texts():
             assert (regex.fullmatch(text) is not None) == matches_like_redis(glob, text), (glob, text)
 
 
-def test_keys_get_the_owner_of_the_model_for_all_short_keys():
+def test_keys_get_the_owner_of_the_model_for_all_short_keys() -> None:
     patterns = [
         KeyPattern.parse(text) for text in ("{taskId}", "{taskId}:*", "a:{taskId}", "a:{taskId}:?*", "{{taskId}}:[a1]")
     ]
@@ -90,7 +90,7 @@ def test_keys_get_the_owner_of_the_model_for_all_short_keys():
         pytest.param(b":.+()|$^", [b":.+()|$^"], [b":x+()|$^"], id="characters special in regular expressions"),
     ],
 )
-def test_a_glob_means_what_redis_means(glob, matching, other):
+def test_a_glob_means_what_redis_means(glob: bytes, matching: list[bytes], other: list[bytes]) -> None:
     pattern = KeyPattern(b"task:", glob)
     assert [pattern.match(b"task:t" + rest) for rest in matching] == ["t"] * len(matching)
     assert [pattern.match(b"task:t" + rest) for rest in other] == [None] * len(other)
@@ -121,7 +121,7 @@ def test_a_glob_means_what_redis_means(glob, matching, other):
         ("task/{taskId}/d\u00e9j\u00e0:*", "task/t/d\u00e9j\u00e0:1".encode(), "t"),
     ],
 )
-def test_a_key_belongs_to_the_task_that_its_place_names(pattern, key, owner):
+def test_a_key_belongs_to_the_task_that_its_place_names(pattern: str, key: bytes, owner: str | None) -> None:
     assert KeyPattern.parse(pattern).match(key) == owner
 
 
@@ -146,20 +146,20 @@ def test_a_key_belongs_to_the_task_that_its_place_names(pattern, key, owner):
         "t[a]sk:{taskId}:*",
     ],
 )
-def test_a_pattern_that_could_name_another_task_is_refused(text):
+def test_a_pattern_that_could_name_another_task_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a key pattern"):
         KeyPattern.parse(text)
 
 
 @pytest.mark.parametrize("task_id", ["", "*", "a*", "task_1:x", ".a", "a\n", "a" * 129, "a/b", "t\u00e9"])
-def test_no_key_is_built_of_what_is_no_task_id(task_id):
+def test_no_key_is_built_of_what_is_no_task_id(task_id: str) -> None:
     with pytest.raises(ValueError, match="not a task id"):
         KeyPattern.parse("task:{taskId}").exact_key(task_id)
     with pytest.raises(ValueError, match="not a task id"):
         KeyPattern.parse("task:{taskId}:*").scan_match(task_id)
 
 
-def test_only_a_pattern_without_wildcard_has_an_exact_key():
+def test_only_a_pattern_without_wildcard_has_an_exact_key() -> None:
     assert KeyPattern.parse("task:{taskId}:state").exact_key("task_1") == b"task:task_1:state"
     assert KeyPattern.parse("task:{taskId}:*").exact_key("task_1") is None
     assert KeyPattern.parse("task:{taskId}:[ab]").exact_key("task_1") is None
@@ -176,11 +176,11 @@ def test_only_a_pattern_without_wildcard_has_an_exact_key():
         pytest.param(["{taskId}:x:*", "{taskId}:*"], None, None, id="begins with the id"),
     ],
 )
-def test_one_match_covers_all_patterns(texts, task_id, match):
+def test_one_match_covers_all_patterns(texts: list[str], task_id: str, match: bytes | None) -> None:
     assert build_scan_match([KeyPattern.parse(text) for text in texts], task_id) == match
 
 
-def test_the_probes_key_has_the_patterns_shape_and_no_owner():
+def test_the_probes_key_has_the_patterns_shape_and_no_owner() -> None:
     pattern = KeyPattern.parse("task:{taskId}:state")
     key = pattern.nobodys_key("abc")
     assert key.startswith(b"task:")
@@ -188,7 +188,7 @@ def test_the_probes_key_has_the_patterns_shape_and_no_owner():
     assert pattern.match(key) is None
 
 
-def test_a_hostile_pattern_cannot_stall_the_operator():
+def test_a_hostile_pattern_cannot_stall_the_operator() -> None:
     pattern = KeyPattern.parse("task:{taskId}:" + "*a" * 100 + "b")
     begin = time.monotonic()
     assert pattern.match(b"task:t:" + b"a" * 20_000) is None

@@ -303,6 +303,24 @@ def test_a_list_that_expires_is_begun_anew(play: Play, log_in: Callable[[str], A
     assert [path.partition("?")[2] for _, path, _ in server.requests] == ["limit=1", "limit=1&continue=t"] * 2
 
 
+def test_a_list_begun_anew_forgets_what_is_gone_since(play: Play, log_in: Callable[[str], Api]) -> None:
+    first = {"metadata": {"continue": "t"}, "items": [build_object()]}
+    second = {"metadata": {}, "items": [build_object("8", uid="v")]}
+    server = play((200, first), refusal(410, "Expired"), (200, second))
+
+    assert [live.uid for live in Cluster(log_in(server.url)).list_objects("TaskDeletion")] == ["v"]
+
+
+def test_a_visit_sees_every_object_even_when_its_list_expires(play: Play, log_in: Callable[[str], Api]) -> None:
+    first = {"metadata": {"continue": "t"}, "items": [build_object()]}
+    second = {"metadata": {}, "items": [build_object("8", uid="v")]}
+    server = play((200, first), refusal(410, "Expired"), (200, first), (200, second))
+    seen: list[str] = []
+    Cluster(log_in(server.url)).visit("TaskDeletion", lambda live: seen.append(live.uid), page_size=1)
+
+    assert seen == ["u", "u", "v"]
+
+
 def test_a_list_that_always_expires_is_an_outage(play: Play, log_in: Callable[[str], Api]) -> None:
     server = play(*[refusal(410, "Expired")] * 3)
 

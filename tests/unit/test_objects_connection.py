@@ -1,6 +1,7 @@
 """What an object store's Secret may say, and what each error of the driver means: no server needed."""
 
 import ssl
+from typing import Any
 
 import pytest
 import urllib3
@@ -15,8 +16,14 @@ from taskdeletion.domain.faults import Fault
 KEYS = ("hunter2key", "hunter2secret")
 
 
-def open_objects(endpoint="http://localhost:9000", access_key=KEYS[0], secret_key=KEYS[1], **options):
-    bucket = options.pop("bucket", "pipeline")
+def open_objects(
+    endpoint: str = "http://localhost:9000",
+    access_key: str = KEYS[0],
+    secret_key: str = KEYS[1],
+    *,
+    bucket: str = "pipeline",
+    **options: Any,
+) -> Objects:
     connection = ObjectConnection(endpoint, access_key, secret_key, **options)
     return Objects(connection, bucket, ["tasks/{taskId}/"])
 
@@ -42,7 +49,7 @@ def open_objects(endpoint="http://localhost:9000", access_key=KEYS[0], secret_ke
         "https://hunter2.s3.bad-region.amazonaws.com",
     ],
 )
-def test_an_endpoint_that_is_not_an_origin_is_refused_without_repeating_it(endpoint):
+def test_an_endpoint_that_is_not_an_origin_is_refused_without_repeating_it(endpoint: str) -> None:
     with pytest.raises(Fault) as caught:
         open_objects(endpoint)
     assert (caught.value.kind, caught.value.reason) == ("waiting", reasons.SECRET_VALUE_INVALID)
@@ -58,7 +65,7 @@ def test_an_endpoint_that_is_not_an_origin_is_refused_without_repeating_it(endpo
         ("https://[::1]:9000", "[::1]:9000", True),
     ],
 )
-def test_an_origin_is_an_endpoint(endpoint, host, secure):
+def test_an_origin_is_an_endpoint(endpoint: str, host: str, secure: bool) -> None:
     assert objects._parse_endpoint(endpoint) == (host, secure)
     open_objects(endpoint).close()
 
@@ -76,31 +83,31 @@ def test_an_origin_is_an_endpoint(endpoint, host, secure):
         pytest.param({"endpoint": "https://localhost", "cert": b"x"}, id="certificate without key"),
     ],
 )
-def test_an_unusable_secret_is_refused_without_repeating_it(secret):
+def test_an_unusable_secret_is_refused_without_repeating_it(secret: dict[str, Any]) -> None:
     with pytest.raises(Fault) as caught:
         open_objects(**secret)
     assert (caught.value.kind, caught.value.reason) == ("waiting", reasons.SECRET_VALUE_INVALID)
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_connection_shows_no_secret():
+def test_a_connection_shows_no_secret() -> None:
     connection = ObjectConnection("http://localhost", *KEYS, session_token="hunter2token")
     assert "hunter2" not in repr(connection)
 
 
 @pytest.mark.parametrize("bucket", ["a..b", "192.168.0.1", "-a", "A" * 70])
-def test_a_malformed_bucket_name_is_refused(bucket):
+def test_a_malformed_bucket_name_is_refused(bucket: str) -> None:
     with pytest.raises(Fault) as caught:
         open_objects(bucket=bucket)
     assert (caught.value.kind, caught.value.reason) == ("waiting", reasons.STORE_INVALID)
 
 
-def test_an_unsafe_prefix_is_refused():
+def test_an_unsafe_prefix_is_refused() -> None:
     with pytest.raises(ValueError, match="not a prefix"):
         Objects(ObjectConnection("http://localhost", *KEYS), "pipeline", ["tasks/"])
 
 
-def test_a_prefix_inside_another_is_left_to_the_other():
+def test_a_prefix_inside_another_is_left_to_the_other() -> None:
     store = Objects(
         ObjectConnection("http://localhost", *KEYS), "pipeline", ["{taskId}/a/", "{taskId}/", "x/{taskId}/"]
     )
@@ -126,7 +133,7 @@ def test_a_prefix_inside_another_is_left_to_the_other():
         (None, "retriable", reasons.SERVER_ERROR),
     ],
 )
-def test_each_code_of_s3_has_its_fault(code, kind, reason):
+def test_each_code_of_s3_has_its_fault(code: str | None, kind: str, reason: str) -> None:
     fault = objects._fault_of_code(code)
     assert (fault.kind, fault.reason) == (kind, reason)
     assert "hunter2" not in fault.message
@@ -155,7 +162,7 @@ def after_retries(reason: Exception) -> exceptions.MaxRetryError:
         (ValueError("hunter2"), "retriable", reasons.SERVER_ERROR),
     ],
 )
-def test_each_error_of_the_driver_has_its_fault(error, kind, reason):
+def test_each_error_of_the_driver_has_its_fault(error: Exception, kind: str, reason: str) -> None:
     fault = objects._fault_of(error)
     assert (fault.kind, fault.reason) == (kind, reason)
     assert "hunter2" not in fault.message

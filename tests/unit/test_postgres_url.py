@@ -1,6 +1,7 @@
 """Which URLs a Secret may hold, and what libpq is told."""
 
 import pytest
+from psycopg import pq
 
 from taskdeletion.backends.postgres.connection import ConnectionPool, PostgresConnection, Timeouts, build_parameters
 from taskdeletion.backends.postgres.url import parse_url
@@ -109,7 +110,7 @@ def test_a_ca_means_a_full_check_unless_the_url_says_otherwise(
 
 
 def test_a_check_without_a_ca_to_check_against_is_refused() -> None:
-    with pytest.raises(Fault, match="verify-ca needs ca.crt"):
+    with pytest.raises(Fault, match=r"verify-ca needs ca\.crt"):
         parameters(GOOD + "?sslmode=verify-ca")
 
 
@@ -119,16 +120,14 @@ def test_of_several_hosts_the_one_that_can_be_written_is_chosen() -> None:
     assert parameters("postgresql://me@a,b/x?target_session_attrs=primary")["target_session_attrs"] == "primary"
 
 
-def test_nothing_is_left_to_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    from psycopg import pq
-
+def test_nothing_is_left_to_the_environment() -> None:
     names = {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.envvar}
     told = parameters() | {"sslrootcert": "", "sslcertmode": ""}  # those two follow from the TLS files
     assert names - told.keys() <= {"service", "servicefile"}
 
 
 @pytest.mark.parametrize(
-    "material", [{"ca": b"none"}, {"cert": b"x"}, {"key": b"x"}, {"cert": b"x", "key": b"y"}], ids=lambda m: "+".join(m)
+    "material", [{"ca": b"none"}, {"cert": b"x"}, {"key": b"x"}, {"cert": b"x", "key": b"y"}], ids="+".join
 )
 def test_tls_material_that_cannot_be_read_is_refused_at_once(material: dict[str, bytes]) -> None:
     with pytest.raises(Fault) as caught:

@@ -15,7 +15,7 @@ from taskdeletion.domain.task_ids import is_task_id
         ("d\u00e9j\u00e0:{taskId}:x/", "d\u00e9j\u00e0:task_1:x/"),
     ],
 )
-def test_a_prefix_is_the_template_with_the_id(template, prefix):
+def test_a_prefix_is_the_template_with_the_id(template: str, prefix: str) -> None:
     assert build_prefix(template, "task_1") == prefix
 
 
@@ -36,23 +36,23 @@ def test_a_prefix_is_the_template_with_the_id(template, prefix):
         "tasks/{taskid}/",
     ],
 )
-def test_a_template_that_could_name_another_task_is_refused(template):
+def test_a_template_that_could_name_another_task_is_refused(template: str) -> None:
     with pytest.raises(ValueError, match="not a prefix"):
         build_prefix(template, "task_1")
 
 
 @pytest.mark.parametrize("task_id", ["", ".", "..", "../x", "a/b", "*", "a\n", "a" * 129])
-def test_no_prefix_is_built_of_what_is_no_task_id(task_id):
+def test_no_prefix_is_built_of_what_is_no_task_id(task_id: str) -> None:
     with pytest.raises(ValueError, match="not a task id"):
         build_prefix("tasks/{taskId}/", task_id)
 
 
 @pytest.mark.parametrize("neighbour", ["task_10", "task_1.x", "task_1-x", "task_", "TASK_1"])
-def test_no_neighbour_stands_under_the_prefix(neighbour):
+def test_no_neighbour_stands_under_the_prefix(neighbour: str) -> None:
     assert not build_prefix("tasks/{taskId}/", neighbour).startswith(build_prefix("tasks/{taskId}/", "task_1"))
 
 
-def test_the_probes_prefix_has_the_templates_shape_and_no_owner():
+def test_the_probes_prefix_has_the_templates_shape_and_no_owner() -> None:
     prefix = build_nobodys_prefix("tasks/{taskId}/", "abc")
     assert prefix.startswith("tasks/")
     assert prefix.endswith("/")

@@ -43,7 +43,7 @@ from taskdeletion.domain.faults import Fault
         "redis://:hunter2@a..b/0",
     ],
 )
-def test_a_url_that_is_not_a_plain_address_is_refused_without_repeating_it(url):
+def test_a_url_that_is_not_a_plain_address_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(Fault) as caught:
         RedisKeys(RedisConnection(url), ["task:{taskId}"])
     fault = caught.value
@@ -63,14 +63,14 @@ def test_a_url_that_is_not_a_plain_address_is_refused_without_repeating_it(url):
         ("redis://user:p@[::1]:7000/15", ("::1", 7000, 15, "user", "p")),
     ],
 )
-def test_a_plain_url_says_where_to_connect(url, expected):
+def test_a_plain_url_says_where_to_connect(url: str, expected: tuple[object, ...]) -> None:
     keys = RedisKeys(RedisConnection(url), ["task:{taskId}"])
     options = keys._pool.connection_kwargs
     assert tuple(options[name] for name in ("host", "port", "db", "username", "password")) == expected
     keys.close()
 
 
-def test_an_unsafe_pattern_is_refused():
+def test_an_unsafe_pattern_is_refused() -> None:
     with pytest.raises(ValueError, match="not a key pattern"):
         RedisKeys(RedisConnection("redis://localhost"), ["task:*"])
 
@@ -85,7 +85,7 @@ def test_an_unsafe_pattern_is_refused():
         pytest.param({"cert": b"x", "key": b"y"}, id="neither is PEM"),
     ],
 )
-def test_unreadable_tls_material_is_refused(tls):
+def test_unreadable_tls_material_is_refused(tls: dict[str, bytes]) -> None:
     with pytest.raises(Fault) as caught:
         RedisKeys(RedisConnection("rediss://localhost", **tls), ["task:{taskId}"])
     assert (caught.value.kind, caught.value.reason) == ("waiting", reasons.SECRET_VALUE_INVALID)
@@ -129,13 +129,13 @@ def reply(text: str) -> redis.RedisError:
         (reply("hunter2 is no code"), "retriable", reasons.SERVER_ERROR),
     ],
 )
-def test_each_error_of_the_driver_has_its_fault(error, kind, reason):
+def test_each_error_of_the_driver_has_its_fault(error: redis.RedisError, kind: str, reason: str) -> None:
     fault = redis_keys._fault_of(error)
     assert (fault.kind, fault.reason) == (kind, reason)
     assert "hunter2" not in fault.message
 
 
-def test_a_failed_handshake_is_a_tls_fault():
+def test_a_failed_handshake_is_a_tls_fault() -> None:
     try:
         try:
             raise ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
@@ -157,5 +157,5 @@ def test_a_failed_handshake_is_a_tls_fault():
         ([b"server", b"something else"], "standalone"),
     ],
 )
-def test_the_mode_is_read_from_the_greeting(hello, mode):
+def test_the_mode_is_read_from_the_greeting(hello: object, mode: str) -> None:
     assert redis_keys._read_mode(hello) == mode

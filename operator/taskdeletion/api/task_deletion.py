@@ -206,7 +206,7 @@ class TaskStatus(Model):
     deleted_size: Annotated[str, Field(max_length=32)] | None = Field(
         default=None, description="Bytes freed in the directory, for people (SI units)."
     )
-    deleted_at: Time | None = Field(default=None, description="When the task reached a final state.")
+    deleted_at: Time | None = Field(default=None, description="When the last of what was deleted was gone.")
     resources: Annotated[list[ResourceStatus], Field(max_length=8)] | None = Field(
         default=None,
         description="What became of each resource.",

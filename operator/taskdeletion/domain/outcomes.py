@@ -32,14 +32,13 @@ def is_final(task: TaskStatus) -> bool:
     return task.state in FINAL_STATES
 
 
-def refuse(task: TaskStatus, refusal: Refusal, at: datetime) -> TaskStatus:
+def refuse(task: TaskStatus, refusal: Refusal) -> TaskStatus:
     """The status of a task that is not touched."""
     return task.model_copy(
         update={
             "state": refusal.state,
             "reason": refusal.reason,
             "message": shorten(refusal.message),
-            "deleted_at": at,
             "resources": None,
         }
     )
@@ -122,7 +121,7 @@ def conclude(task: TaskStatus, at: datetime, *, dry_run: bool) -> TaskStatus:
             "state": state,
             "reason": failing[0].reason if failing else None,
             "message": _describe_failure(failing),
-            "deleted_at": at,
+            "deleted_at": at if state in ("Deleted", "PartiallyFailed") else None,
             **({} if dry_run else _flags(resources)),
         }
     )
@@ -158,7 +157,7 @@ def fail(task: TaskStatus, *, reason: str, message: str, at: datetime) -> TaskSt
             "state": "PartiallyFailed" if touched else "Failed",
             "reason": reason,
             "message": shorten(message),
-            "deleted_at": at,
+            "deleted_at": at if touched else None,
         }
     )
 

@@ -95,7 +95,9 @@ class Cluster:
     def visit(self, kind: str, visit: Callable[[LiveObject], None], *, page_size: int = PAGE_SIZE) -> None:
         """Call `visit` with every served object of `kind`, a page in memory at a time; after a 410 with some twice."""
         for one in self._namespaces or [None]:
-            self._visit(kind, one, visit, page_size=page_size)
+            for page in self._pages_again(kind, one, page_size):
+                for live in page or ():
+                    visit(live)
 
     def write_status(self, live: LiveObject, status: Mapping[str, Any]) -> LiveObject:
         """Make `status` the whole status of the object, sending what differs from `live`; without a difference nothing.
@@ -156,19 +158,23 @@ class Cluster:
         return self._events.flush(timeout_seconds)
 
     def _list(self, kind: str, namespace: str | None, page_size: int) -> list[LiveObject]:
-        found: dict[str, LiveObject] = {}
-        self._visit(kind, namespace, lambda live: found.update({live.uid: live}), page_size=page_size)
-        return list(found.values())
+        found: list[LiveObject] = []
+        for page in self._pages_again(kind, namespace, page_size):
+            if page is None:
+                found.clear()  # what an expired list had may be gone by now
+            else:
+                found += page
+        return found
 
-    def _visit(self, kind: str, namespace: str | None, visit: Callable[[LiveObject], None], *, page_size: int) -> None:
+    def _pages_again(self, kind: str, namespace: str | None, page_size: int) -> Iterator[list[LiveObject] | None]:
+        """The pages of a list; None where it expired (410) and begins anew."""
         for _ in range(LIST_ATTEMPTS):
             try:
-                for page in self._pages(kind, namespace, page_size):
-                    for live in page:
-                        visit(live)
+                yield from self._pages(kind, namespace, page_size)
             except KubeRejected as error:
                 if error.status != 410:
                     raise
+                yield None
             else:
                 return
         raise KubeUnavailable(f"a list of {PLURALS[kind]} expired {LIST_ATTEMPTS} times before it was read")

@@ -111,7 +111,7 @@ class Attempt:
             task, entry = self.record.tasks[task_id], entries.get(task_id)
             refusal = decide_claim(entry, None, self.rules) if self.store.catalog else None
             if refusal is not None:
-                self.record.put(refuse(task, refusal, self.record.now))
+                self.record.put(refuse(task, refusal))
             else:
                 version = entry.version if entry else UNKNOWN_TASK
                 self.record.put(task.model_copy(update={"version": str(version)}))

@@ -128,7 +128,7 @@ class Claim:
             else:
                 self._fail(task_id, fault)
             return
-        self.record.put(refuse(self.record.tasks[task_id], refusal, self.record.now))
+        self.record.put(refuse(self.record.tasks[task_id], refusal))
 
     def undo(self, task_id: str) -> Fault | None:
         """Put an unconfirmed rename of this request back, never replacing anything; returns what prevented it."""

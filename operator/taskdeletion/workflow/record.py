@@ -4,10 +4,11 @@ Every write carries the resourceVersion it was computed from. A changed spec is 
 gone is worked on to the end without a status; another writer ends the attempt (StatusConflict goes to the caller).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
+from taskdeletion.api.common import Condition
 from taskdeletion.api.task_deletion import TaskDeletionSpec, TaskDeletionStatus, TaskStatus
 from taskdeletion.domain.budget import fit_status
 from taskdeletion.domain.conditions import View, build_conditions
@@ -17,6 +18,8 @@ from taskdeletion.domain.results import Version
 from taskdeletion.domain.summary import build_summary, format_progress
 from taskdeletion.kube.objects import Cluster, LiveObject, ObjectGone, SpecChanged
 from taskdeletion.workflow.ownership import Ownership, Standing
+
+_EXPECTED_STAGES = ("running", "succeeded", "suspended")
 
 
 class Record:
@@ -94,8 +97,13 @@ class Record:
         return True
 
     def _write_once(self, view: View) -> LiveObject:
+        before = news_of(self.status.conditions)
         self._compute(view)
-        return self._cluster.write_status(self.live, fit_status(self.status.to_api()))
+        written = self._cluster.write_status(self.live, fit_status(self.status.to_api()))
+        if news_of(self.status.conditions) != before:
+            kind: Literal["Normal", "Warning"] = "Normal" if view.stage in _EXPECTED_STAGES else "Warning"
+            self._cluster.emit(written, type=kind, reason=view.reason, message=view.message)
+        return written
 
     def _compute(self, view: View) -> None:
         tasks = list(self.tasks.values())
@@ -118,6 +126,11 @@ class Record:
             self._ownership.forget(self.live.uid)
         else:
             self._ownership.observe(self.standing)
+
+
+def news_of(conditions: Sequence[Condition] | None) -> frozenset[tuple[str, str, str]]:
+    """What an Event is worth: which conditions hold, and why; not the words."""
+    return frozenset((found.type, found.status, found.reason) for found in conditions or ())
 
 
 def build_standing(live: LiveObject, tasks: Iterable[TaskStatus], spec: TaskDeletionSpec) -> Standing:
