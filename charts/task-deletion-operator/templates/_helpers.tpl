@@ -1,0 +1,69 @@
+{{- define "task-deletion-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "task-deletion-operator.fullname" -}}
+{{- $name := include "task-deletion-operator.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "task-deletion-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "task-deletion-operator.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end }}
+
+{{- define "task-deletion-operator.labels" -}}
+{{ include "task-deletion-operator.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "task-deletion-operator.serviceAccountName" -}}
+{{- default (include "task-deletion-operator.fullname" .) .Values.serviceAccount.name }}
+{{- end }}
+
+{{/* Names of objects outside the release's namespace: two releases in different namespaces must not share them. */}}
+{{- define "task-deletion-operator.foreignName" -}}
+{{- printf "%s-%s" .Release.Namespace (include "task-deletion-operator.fullname" .) }}
+{{- end }}
+
+{{- define "task-deletion-operator.image" -}}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest }}
+{{- else }}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}
+{{- end }}
+{{- end }}
+
+{{/* All that the operator may do: the same rules cluster-wide and per namespace. docs/install.md says what each is for. */}}
+{{- define "task-deletion-operator.rules" -}}
+- apiGroups: [datapipeline.dev]
+  resources: [taskdeletions]
+  verbs: [get, list, watch, delete]
+- apiGroups: [datapipeline.dev]
+  resources: [taskdeletions/status]
+  verbs: [get, patch]
+- apiGroups: [datapipeline.dev]
+  resources: [taskstores]
+  verbs: [get, list, watch]
+- apiGroups: [datapipeline.dev]
+  resources: [taskstores/status]
+  verbs: [get, patch]
+- apiGroups: [""]
+  resources: [secrets]
+  {{- with .Values.rbac.secretNames }}
+  resourceNames:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  verbs: [get]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
