@@ -215,7 +215,7 @@ class Pipeline:
         """What is there of a task now."""
         directory = self.root / task_id
         siblings = list(self.root.glob(f".claimed-*-{task_id}")) + list(self.root.glob(f".deleting-*-{task_id}"))
-        keys = [key for key in self.redis.scan_iter(f"{self.prefix}task:{task_id}*", count=1000)]
+        keys = list(self.redis.scan_iter(f"{self.prefix}task:{task_id}*", count=1000))
         wanted = f"{self.prefix}task:{task_id}".encode()
         objects = self.s3.list_objects(self.bucket, prefix=f"tasks/{task_id}/", recursive=True)
         row, steps = self._rows(task_id)

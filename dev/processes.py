@@ -22,6 +22,7 @@ from dev.progress import Elapsed
 from dev.supervisor import CONTROL_FILE
 
 POLL_SECONDS = 0.03
+LONGEST_POLL_SECONDS = 0.5
 REQUEST_TIMEOUT_SECONDS = 5.0
 SHUTDOWN_TIMEOUT_SECONDS = 40.0
 LOG_LINES_SHOWN = 15
@@ -140,10 +141,12 @@ class Processes:
     ) -> None:
         """Run a process to its end; ProcessFailedError unless it exits with 0."""
         self.spawn(name, argv, env=env, cwd=cwd)
+        pause_seconds = POLL_SECONDS
         while (returncode := self.status()[name]["returncode"]) is None:
             if elapsed is not None:
                 elapsed.tick()
-            time.sleep(POLL_SECONDS)
+            time.sleep(pause_seconds)
+            pause_seconds = min(1.2 * pause_seconds, LONGEST_POLL_SECONDS)
         if returncode != 0:
             raise ProcessFailedError(self.describe_failure(name, f"exited with {returncode}"))
 

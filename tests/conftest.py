@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from dev.pipeline import Pipeline
 from dev.stack import Stack, start_stack
 from tests.support.kube import Kube, operator_environment
@@ -49,7 +50,7 @@ def new_pipeline(stack: Stack, kube: Kube) -> Pipeline:
 
 @pytest.fixture(scope="module")
 def operator(stack: Stack, kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    """One operator process for the tests of a module. Modules that kill or count start their own, and never use this."""
+    """One operator process for the tests of a module. Modules that kill start their own instead."""
     log = tmp_path_factory.mktemp("operator") / "operator.log"
     with running_operator(operator_environment(stack), log) as process:
         yield process

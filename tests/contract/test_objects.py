@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from minio import Minio
 from minio.commonconfig import COMPLIANCE, ENABLED, GOVERNANCE, SnowballObject
-from minio.credentials import StaticProvider
+from minio.credentials.providers import StaticProvider
 from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
 from minio.minioadmin import MinioAdmin
@@ -49,7 +49,7 @@ class Store:
         self.opened.append(Objects(connection or self.connection, bucket or self.bucket, prefixes, **options))
         return self.opened[-1]
 
-    def connect_as(self, **other: str) -> ObjectConnection:
+    def connect_as(self, **other: Any) -> ObjectConnection:
         return replace(self.connection, **other)
 
     def fill(self, *names: str) -> None:

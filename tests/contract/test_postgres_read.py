@@ -14,7 +14,7 @@ import pytest
 
 from taskdeletion.backends.postgres import CatalogTables
 from taskdeletion.domain.faults import Fault
-from tests.contract.test_postgres_database import QUICK, Database, DatabaseHome, database_home, proxy_to, wait_until
+from tests.contract.test_postgres_database import Database, DatabaseHome, database_home, proxy_to, wait_until
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import cast
 
 import pytest
 import redis
@@ -39,8 +40,11 @@ class Store:
                 pipeline.set(key, "x")
             pipeline.execute()
 
+    def run(self, *command: str) -> None:
+        self.client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py leaves it unannotated
+
     def left(self) -> set[bytes]:
-        return set(self.client.keys())
+        return set(cast("list[bytes]", self.client.keys()))
 
 
 @pytest.fixture
@@ -59,9 +63,9 @@ def store(stack: Stack) -> Iterator[Store]:
 def acl_user(store: Store) -> Iterator[tuple[str, str]]:
     """Name and url of a user of the server that may do nothing yet."""
     name = f"user-{secrets.token_hex(4)}"
-    store.client.execute_command("ACL", "SETUSER", name, "on", ">pw", "~*")
+    store.run("ACL", "SETUSER", name, "on", ">pw", "~*")
     yield name, f"redis://{name}:pw@{store.url.rpartition('@')[2]}"
-    store.client.execute_command("ACL", "DELUSER", name)
+    store.run("ACL", "DELUSER", name)
 
 
 class Guard:
@@ -396,7 +400,7 @@ def test_a_database_that_is_not_there_is_named(store: Store) -> None:
 def test_a_missing_permission_is_reported(store: Store, acl_user: tuple[str, str], missing: str) -> None:
     name, url = acl_user
     store.fill("task:task_1:a")
-    store.client.execute_command("ACL", "SETUSER", name, "+@all", f"-{missing}")
+    store.run("ACL", "SETUSER", name, "+@all", f"-{missing}")
     keys = store.open(url=url)
     (result,) = sweep(keys, "task_1")
     assert (result.outcome, result.kind, result.reason) == ("Failed", "permanent", reasons.PERMISSION_DENIED)
@@ -408,7 +412,7 @@ def test_a_missing_permission_is_reported(store: Store, acl_user: tuple[str, str
 
 def test_the_permissions_that_the_message_names_suffice(store: Store, acl_user: tuple[str, str]) -> None:
     name, url = acl_user
-    store.client.execute_command(
+    store.run(
         "ACL", "SETUSER", name, "-@all", "+ping", "+select", "+scan", "+exists", "+unlink", "resetkeys", "~task:*"
     )
     store.fill("task:task_1", "task:task_1:a")
@@ -419,7 +423,7 @@ def test_the_permissions_that_the_message_names_suffice(store: Store, acl_user: 
 
 def test_one_task_without_permission_does_not_stop_the_others(store: Store, acl_user: tuple[str, str]) -> None:
     name, url = acl_user
-    store.client.execute_command("ACL", "SETUSER", name, "+@all", "resetkeys", "~task:task_1*")
+    store.run("ACL", "SETUSER", name, "+@all", "resetkeys", "~task:task_1*")
     store.fill("task:task_1:a", "task:task_2:a")
     first, second = sweep(store.open(["task:{taskId}:*"], url=url), "task_1", "task_2")
     assert summary([first]) == [("Deleted", "", 1)]

@@ -17,7 +17,7 @@ Eventually = Callable[..., None]
 def eventually() -> Eventually:
     """Poll a condition until it holds; fail after `seconds`."""
 
-    def wait(condition: Callable[[], object], *, seconds: float = 15.0) -> None:
+    def wait(condition: Callable[[], object], *, seconds: float = 30.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"not within {seconds} s"

@@ -42,7 +42,7 @@ PARENT = """
 import json, pathlib, signal, sys
 from dev.stack import start_stack
 with start_stack(*map(pathlib.Path, sys.argv[1:]), services=["redis", "postgres", "minio"]) as stack:
-    pids = [process["pid"] for process in stack.processes.status().values()]
+    pids = [process["pid"] for process in stack.processes.status().values() if process["returncode"] is None]
     found = {"pids": [*pids, stack.processes.supervisor_pid], "state_dir": str(stack.state_dir)}
     print(json.dumps(found), flush=True)
     signal.pause()
@@ -55,8 +55,10 @@ def parent_with_a_stack(*state_dir: Path) -> Iterator[tuple[subprocess.Popen[str
     command = [sys.executable, "-c", PARENT, *map(str, state_dir)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
         assert parent.stdout is not None
-        yield parent, json.loads(parent.stdout.readline())
-        parent.kill()
+        try:
+            yield parent, json.loads(parent.stdout.readline())
+        finally:
+            parent.kill()
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda ending: ending.name)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from dev.pipeline import wait_until
-from dev.stack import Stack
 from kubernetes.client.api_client import ApiClient
 from kubernetes.client.configuration import Configuration
 
+from dev.pipeline import wait_until
+from dev.stack import Stack
 from taskdeletion.kube.client import JSON, MERGE_PATCH, Api, KubeRejected
 
 ROOT = Path(__file__).parents[2]
@@ -94,8 +94,7 @@ class Kube:
 
     def wait_for_end(self, namespace: str, name: str, seconds: float = 60.0) -> dict[str, Any]:
         """The status of a TaskDeletion once it has ended."""
-        found = self.wait_for(namespace, name, lambda status: "completionTime" in status, seconds=seconds)
-        return found
+        return self.wait_for(namespace, name, lambda status: "completionTime" in status, seconds=seconds)
 
     def wait_for(
         self, namespace: str, name: str, check: Any, *, seconds: float = 60.0, plural: str = "taskdeletions"

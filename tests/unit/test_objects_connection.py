@@ -1,12 +1,14 @@
 """What an object store's Secret may say, and what each error of the driver means: no server needed."""
 
 import ssl
+from socket import gaierror
 from typing import Any
 
 import pytest
 import urllib3
 from minio.error import InvalidResponseError, ServerError
 from urllib3 import exceptions
+from urllib3.connection import HTTPConnection
 
 from taskdeletion.api import reasons
 from taskdeletion.backends import objects
@@ -140,6 +142,7 @@ def test_each_code_of_s3_has_its_fault(code: str | None, kind: str, reason: str)
 
 
 POOL = urllib3.HTTPConnectionPool("hunter2")
+PEER = HTTPConnection("hunter2")
 
 
 def after_retries(reason: Exception) -> exceptions.MaxRetryError:
@@ -149,8 +152,8 @@ def after_retries(reason: Exception) -> exceptions.MaxRetryError:
 @pytest.mark.parametrize(
     ("error", "kind", "reason"),
     [
-        (after_retries(exceptions.NewConnectionError(None, "hunter2")), "waiting", reasons.UNAVAILABLE),
-        (after_retries(exceptions.NameResolutionError("hunter2", None, OSError())), "waiting", reasons.UNAVAILABLE),
+        (after_retries(exceptions.NewConnectionError(PEER, "hunter2")), "waiting", reasons.UNAVAILABLE),
+        (after_retries(exceptions.NameResolutionError("hunter2", PEER, gaierror())), "waiting", reasons.UNAVAILABLE),
         (after_retries(exceptions.ConnectTimeoutError()), "waiting", reasons.UNAVAILABLE),
         (after_retries(exceptions.ReadTimeoutError(POOL, "/hunter2", "")), "retriable", reasons.TIMEOUT),
         (after_retries(exceptions.SSLError(ssl.SSLError(1, "hunter2"))), "waiting", reasons.TLS_FAILED),

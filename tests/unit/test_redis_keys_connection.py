@@ -93,7 +93,7 @@ def test_unreadable_tls_material_is_refused(tls: dict[str, bytes]) -> None:
 
 def reply(text: str) -> redis.RedisError:
     """The exception that the driver makes of an error reply."""
-    error = BaseParser.parse_error(text)
+    error = BaseParser.parse_error(text)  # type: ignore[no-untyped-call]  # redis-py leaves it unannotated
     assert isinstance(error, redis.RedisError)
     return error
 

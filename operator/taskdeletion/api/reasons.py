@@ -8,7 +8,6 @@ from typing import Final
 # --- nothing to do, and why -------------------------------------------------------------------------------------
 ABSENT: Final = "Absent"
 KEPT_BY_REQUEST: Final = "KeptByRequest"
-NOT_CONFIGURED: Final = "NotConfigured"
 
 # --- a task that may not go ---------------------------------------------------------------------------------------
 TASK_RUNNING: Final = "TaskRunning"

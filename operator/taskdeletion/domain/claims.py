@@ -37,13 +37,18 @@ def decide_claim(entry: CatalogEntry | None, announced: Version | None, rules: R
     """None when the task may go; `announced` is the version that status holds, None before the announcement."""
     if entry is None:
         return _decide_missing(announced, rules)
-    if announced is not None and not announced.matches(entry.version, force=rules.force):
+    if announced is not None and not _is_same_run(announced, entry, force=rules.force):
         return Refusal(
             "Refused",
             reasons.TASK_CHANGED,
             "the task changed after it was announced; create a new request when it may go",
         )
     return _decide_age(entry, rules) or _decide_running(entry, rules)
+
+
+def _is_same_run(announced: Version, entry: CatalogEntry, *, force: bool) -> bool:
+    """An entry is never the task that the catalog did not know: it is a new one, whatever its creation time says."""
+    return announced != UNKNOWN_TASK and announced.matches(entry.version, force=force)
 
 
 def _decide_missing(announced: Version | None, rules: Rules) -> Refusal | None:
@@ -91,6 +96,6 @@ def decide_still_claimed(entry: CatalogEntry | None, claimed: Version, *, force:
         if claimed == UNKNOWN_TASK:
             return None
         return Fault("permanent", reasons.CATALOG_ENTRY_GONE, "the catalog entry went away while the task was deleted")
-    if claimed.matches(entry.version, force=force):
+    if _is_same_run(claimed, entry, force=force):
         return None
     return Fault("permanent", reasons.TASK_RESTARTED, "the task was restarted; nothing of the new run was touched")

@@ -49,16 +49,18 @@ def postpone(task: TaskStatus, fault: Fault) -> TaskStatus:
     return task.model_copy(update={"reason": fault.reason, "message": shorten(fault.message)})
 
 
-def fold_results(task: TaskStatus, results: Iterable[StepResult], *, uncertain: bool) -> TaskStatus:
+def fold_results(task: TaskStatus, results: Iterable[StepResult], *, uncertain: bool, dry_run: bool) -> TaskStatus:
     """The task with the results of one attempt added to those of earlier ones.
 
-    `uncertain`: an earlier attempt was cut short by a crash, so counts are lower bounds.
+    `uncertain`: an earlier attempt was cut short by a crash, so counts are lower bounds. A dry run deletes nothing, so
+    that each attempt counts everything anew.
     """
     known = {found.resource: found for found in task.resources or []}
     for result in results:
-        known[result.resource] = _merge(known.get(result.resource), result, uncertain=uncertain)
+        before = None if dry_run else known.get(result.resource)
+        known[result.resource] = _merge(before, result, uncertain=uncertain)
     ordered = [known[resource] for resource in RESOURCE_ORDER if resource in known]
-    return task.model_copy(update={"resources": ordered, **_describe_counts(ordered)})
+    return task.model_copy(update={"resources": ordered, **({} if dry_run else _describe_counts(ordered))})
 
 
 def _merge(before: ResourceStatus | None, result: StepResult, *, uncertain: bool) -> ResourceStatus:
@@ -89,7 +91,7 @@ def _is_counted(result: StepResult) -> bool:
 
 def _describe_counts(resources: Sequence[ResourceStatus]) -> dict[str, object]:
     directory = next((found for found in resources if found.resource == "Directory"), None)
-    if directory is None or directory.outcome == "WouldDelete":
+    if directory is None:
         return {}
     return {
         "deleted_files_count": directory.count or 0,
@@ -129,8 +131,13 @@ def conclude(task: TaskStatus, at: datetime, *, dry_run: bool) -> TaskStatus:
 
 def _state_of(resources: Sequence[ResourceStatus], failing: Sequence[ResourceStatus], *, dry_run: bool) -> TaskState:
     if failing:
-        return "PartiallyFailed" if any(found.count for found in resources) else "Failed"
+        return "PartiallyFailed" if any(map(_is_touched, resources)) else "Failed"
     return "WouldDelete" if dry_run else "Deleted"
+
+
+def _is_touched(found: ResourceStatus) -> bool:
+    """An empty directory that is gone counts, too."""
+    return bool(found.count) or found.outcome in ("Deleted", "WouldDelete")
 
 
 def _flags(resources: Sequence[ResourceStatus]) -> dict[str, bool]:
@@ -138,6 +145,7 @@ def _flags(resources: Sequence[ResourceStatus]) -> dict[str, bool]:
     gone = {
         found.resource: found.outcome == "Deleted" or (found.outcome == "Skipped" and found.reason == reasons.ABSENT)
         for found in resources
+        if found.outcome != "WouldDelete"
     }
     names = {"Directory": "directory_deleted", "DatabaseRecords": "database_records_deleted"}
     return {names[resource]: is_gone for resource, is_gone in gone.items() if resource in names}
@@ -151,13 +159,15 @@ def _describe_failure(failing: Sequence[ResourceStatus]) -> str | None:
 
 def fail(task: TaskStatus, *, reason: str, message: str, at: datetime) -> TaskStatus:
     """The final status of a task that ends for a reason of the whole request (limits, store replaced)."""
-    touched = any(found.count for found in task.resources or [])
+    resources = task.resources or []
+    touched = any(map(_is_touched, resources))
     return task.model_copy(
         update={
             "state": "PartiallyFailed" if touched else "Failed",
             "reason": reason,
             "message": shorten(message),
             "deleted_at": at if touched else None,
+            **_flags(resources),
         }
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from taskdeletion.api.task_deletion import TASK_ID_PATTERN
+from taskdeletion.domain.task_ids import is_task_id
 
 SiblingKind = Literal["claimed", "deleting"]
 _UID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -31,7 +32,7 @@ class Sibling:
 def parse_sibling(name: str) -> Sibling | None:
     """The sibling that `name` stands for, or None for every other name."""
     found = _NAME.fullmatch(name)
-    if found is None:
+    if found is None or not is_task_id(found[3]):
         return None
     kind, owner, task_id = found.groups()
     return Sibling("claimed" if kind == "claimed" else "deleting", owner, task_id)

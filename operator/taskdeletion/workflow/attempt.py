@@ -66,9 +66,12 @@ class Attempt:
             self.ownership.release(standing, [task_id for task_id in task_ids if task_id not in denied])
 
     def _may_begin(self, task_id: str) -> bool:
-        """With `only_begun`: what is claimed, or was renamed by an attempt that could not confirm it."""
+        return not self.only_begun or self.has_begun(task_id)
+
+    def has_begun(self, task_id: str) -> bool:
+        """Whether the task is claimed, or was renamed by an attempt that could not confirm it. Raises Fault."""
         task = self.record.tasks[task_id]
-        if not self.only_begun or task.claimed:
+        if task.claimed:
             return True
         if self.record.gone or task.state != "Deleting" or self.store.directory is None:
             return False
@@ -88,7 +91,7 @@ class Attempt:
     # --- one round --------------------------------------------------------------------------------------------------
     def _perform_round(self, task_ids: list[str]) -> bool:
         """Whether the next round may begin."""
-        before, status = dict(self.record.tasks), self.record.status
+        before, status, is_counted = dict(self.record.tasks), self.record.status, self.is_counted
         try:
             to_claim = self._read([task_id for task_id in task_ids if not self.record.tasks[task_id].claimed])
         except Fault as fault:
@@ -98,7 +101,7 @@ class Attempt:
         if not to_claim and not claimed:
             return True
         if not self._announce(to_claim):
-            self.record.tasks, self.record.status = before, status
+            self.record.tasks, self.record.status, self.is_counted = before, status, is_counted
             return False
         self._purge_and_finish(claimed + self._claim(to_claim))
         return True
@@ -205,7 +208,8 @@ class Attempt:
         return sibling.owner == self.record.live.uid or not self.ownership.is_live(sibling.owner)
 
     def _fold(self, task: TaskStatus, results: Sequence[StepResult]) -> TaskStatus:
-        return fold_results(task, results, uncertain=task.task_id in self.uncertain)
+        uncertain = task.task_id in self.uncertain
+        return fold_results(task, results, uncertain=uncertain, dry_run=self.record.spec.dry_run)
 
     def _conclude(self, results: dict[str, list[StepResult]]) -> None:
         for task_id, found in results.items():

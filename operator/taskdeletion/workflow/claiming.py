@@ -143,8 +143,9 @@ class Claim:
 
     def _fail(self, task_id: str, fault: Fault) -> None:
         failed = StepResult.failed(task_id, "Directory", fault)
-        task = fold_results(self.record.tasks[task_id], [failed], uncertain=False)
-        self.record.put(conclude(task, self.record.now, dry_run=self.record.spec.dry_run))
+        dry_run = self.record.spec.dry_run
+        task = fold_results(self.record.tasks[task_id], [failed], uncertain=False, dry_run=dry_run)
+        self.record.put(conclude(task, self.record.now, dry_run=dry_run))
 
     def _postpone(self, task_ids: Iterable[str], fault: Fault) -> None:
         for task_id in task_ids:

@@ -72,12 +72,13 @@ class DeletionWorkflow:
         """Bring one request as far as it can go now. Returns seconds until the next look, or None."""
         if self.stopping.is_set():
             return None
+        asked_at = self.clock()
         live = self.cluster.read(key)
         self._close_predecessor(key, live)
         if live is None or live.deleting:
             return None
         try:
-            record = Record(self.cluster, self.ownership, live, clock=self.clock)
+            record = Record(self.cluster, self.ownership, live, clock=self.clock, read_at=asked_at)
         except ValidationError as error:
             reject_unreadable(self.cluster, live, error)
             return None
@@ -182,7 +183,7 @@ class DeletionWorkflow:
     def _work(self, record: Record, store: OpenStore, halting: Halting) -> float | None:
         if record.status.store_uid not in (None, store.uid):
             message = f"TaskStore {store.name} was replaced while this request ran; create a new request"
-            return self._end_open(record, reasons.STORE_REPLACED, message)
+            return self._end(record, store, reasons.STORE_REPLACED, message)
         if halting.is_past_deadline:
             return self._end(record, store, reasons.DEADLINE_EXCEEDED, "activeDeadlineSeconds have passed")
         if (record.status.attempts or 0) > record.spec.backoff_limit:
@@ -244,7 +245,7 @@ class DeletionWorkflow:
             self._give_back(record, attempt)
             record.write(View("waiting", reasons.INTERRUPTED, "the operator stopped; work goes on when it is back"))
             return None
-        if record.spec.suspend and not any(task.claimed for task in record.open_tasks()):
+        if record.spec.suspend and not any(attempt.has_begun(task.task_id) for task in record.open_tasks()):
             self._give_back(record, attempt)
             return self._suspend(record)
         if _has_stopped_on_error(record):

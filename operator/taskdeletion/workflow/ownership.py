@@ -36,7 +36,7 @@ class _Books:
     live: dict[str, Standing] = field(default_factory=dict)
     holders: dict[TaskKey, set[str]] = field(default_factory=dict)
     busy: dict[TaskKey, str] = field(default_factory=dict)
-    waiters: dict[TaskKey, set[Key]] = field(default_factory=dict)
+    waiters: dict[TaskKey, dict[str, Standing]] = field(default_factory=dict)
 
 
 class Ownership:
@@ -76,8 +76,14 @@ class Ownership:
                 self._books.holders.pop(key, None)
 
     def _pop_waiters(self) -> set[Key]:
-        free = [key for key in self._books.waiters if key not in self._books.busy and key not in self._books.holders]
-        return set().union(*(self._books.waiters.pop(key) for key in free))
+        """Those whose turn it is now; a waiter may hold the task itself, where two say `Deleting`."""
+        woken = set()
+        for (_, _, task_id), waiting in self._books.waiters.items():
+            for uid, standing in list(waiting.items()):
+                if not self._is_others(self._books.live.get(uid, standing), task_id):
+                    woken.add(waiting.pop(uid).key)
+        self._books.waiters = {key: waiting for key, waiting in self._books.waiters.items() if waiting}
+        return woken
 
     def _wake_all(self, keys: Collection[Key]) -> None:
         for key in keys:
@@ -93,7 +99,7 @@ class Ownership:
             for task_id in task_ids:
                 key = standing.task_key(task_id)
                 if task_id in denied:
-                    self._books.waiters.setdefault(key, set()).add(standing.key)
+                    self._books.waiters.setdefault(key, {})[standing.uid] = standing
                 else:
                     self._books.busy[key] = standing.uid
         return denied

@@ -25,11 +25,20 @@ _EXPECTED_STAGES = ("running", "succeeded", "suspended")
 class Record:
     """One request's status: read once, changed in memory, written as a whole."""
 
-    def __init__(self, cluster: Cluster, ownership: Ownership, live: LiveObject, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        ownership: Ownership,
+        live: LiveObject,
+        *,
+        clock: Callable[[], float],
+        read_at: float | None = None,
+    ) -> None:
+        """`read_at`: by `clock`, from before `live` was asked for; None where that was just now."""
         self._cluster = cluster
         self._ownership = ownership
         self._clock = clock
-        self._read_at = clock()
+        self._read_at = self._asked_at = clock() if read_at is None else read_at
         self.live = live
         self.spec = TaskDeletionSpec.model_validate(live.spec)
         self.status = TaskDeletionStatus.model_validate(live.status or {})
@@ -44,7 +53,10 @@ class Record:
 
     @property
     def now(self) -> datetime:
-        """The API server's clock: its answer to our read, plus the time that has passed since."""
+        """The API server's clock: its last answer, plus the time that has passed since we asked.
+
+        Rather late than early, so that no cutoff is: it is off by the whole seconds of the answer and its way here.
+        """
         return self.live.server_time + timedelta(seconds=self._clock() - self._read_at)
 
     @property
@@ -72,7 +84,7 @@ class Record:
         """Write everything; where the request is gone there is nothing to write to, and work goes on without."""
         while not self.gone:
             try:
-                self.live = self._write_once(view)
+                self._write_once(view)
             except SpecChanged as changed:
                 self._take_spec(changed.live)
             except ObjectGone:
@@ -86,7 +98,7 @@ class Record:
         if self.gone:
             return False
         try:
-            self.live = self._write_once(view)
+            self._write_once(view)
         except SpecChanged as changed:
             self._take_spec(changed.live)
             return False
@@ -96,14 +108,15 @@ class Record:
         self._tell()
         return True
 
-    def _write_once(self, view: View) -> LiveObject:
+    def _write_once(self, view: View) -> None:
         before = news_of(self.status.conditions)
         self._compute(view)
+        self._asked_at = self._clock()
         written = self._cluster.write_status(self.live, fit_status(self.status.to_api()))
+        self._take(written)
         if news_of(self.status.conditions) != before:
             kind: Literal["Normal", "Warning"] = "Normal" if view.stage in _EXPECTED_STAGES else "Warning"
             self._cluster.emit(written, type=kind, reason=view.reason, message=view.message)
-        return written
 
     def _compute(self, view: View) -> None:
         tasks = list(self.tasks.values())
@@ -116,8 +129,12 @@ class Record:
             conditions=conditions,
         )
 
+    def _take(self, live: LiveObject) -> None:
+        if live is not self.live:  # with nothing to write there was no answer, and no newer time
+            self.live, self._read_at = live, self._asked_at
+
     def _take_spec(self, live: LiveObject) -> None:
-        self.live, self._read_at = live, self._clock()
+        self._take(live)
         self.spec = TaskDeletionSpec.model_validate(live.spec)
         self.gone = live.deleting
 

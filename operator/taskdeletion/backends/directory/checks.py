@@ -93,9 +93,9 @@ def _is_ours(found: os.stat_result) -> bool:
 
 def _acts_as_owner() -> bool:
     """Whether this process may do to any file what its owner may: root in a container often lacks that."""
-    with suppress(OSError), open("/proc/thread-self/status", encoding="ascii", errors="replace") as lines:
+    with suppress(OSError), open("/proc/thread-self/status", "rb") as lines:
         for line in lines:
-            if line.startswith("CapEff:"):
+            if line.startswith(b"CapEff:"):
                 return bool(int(line.split()[1], 16) >> _CAP_FOWNER & 1)
     return os.geteuid() == 0
 

@@ -1,0 +1,75 @@
+"""What the rest of the world does to a task: the pipeline runs it again, somebody removes its entry, a session dies.
+
+A run follows the pipeline's order: the entry is committed first, then data is written, then the entry says how it ended.
+"""
+
+import shutil
+
+from dev.pipeline import Pipeline, Residue
+
+#: How much a second run writes, so that it can be told from the first (3 files, 2 keys, 2 objects).
+FILES, KEYS, OBJECTS = 5, 4, 4
+
+
+def begin_run(pipeline: Pipeline, task_id: str, *, renews_created_at: bool = False) -> None:
+    """The entry of a task says that it runs again."""
+    created = ", created_at = timezone('UTC', now())" if renews_created_at else ""
+    _update(
+        pipeline,
+        task_id,
+        f"status = 'in_progress', updated_at = timezone('UTC', clock_timestamp()), directory_exists = TRUE{created}",
+    )
+
+
+def complete_run(pipeline: Pipeline, task_id: str) -> None:
+    """The entry of a task says that it has ended."""
+    _update(pipeline, task_id, "status = 'completed', updated_at = timezone('UTC', clock_timestamp())")
+
+
+def write_directory(pipeline: Pipeline, task_id: str) -> None:
+    """The run writes its directory, in the place of an earlier one."""
+    shutil.rmtree(pipeline.root / task_id, ignore_errors=True)
+    pipeline.add_directory(task_id, files=FILES)
+
+
+def run_again(pipeline: Pipeline, task_id: str) -> None:
+    """A whole second run: begun, written, completed."""
+    begin_run(pipeline, task_id)
+    write_directory(pipeline, task_id)
+    pipeline.add_keys(task_id, KEYS)
+    pipeline.add_objects(task_id, OBJECTS)
+    complete_run(pipeline, task_id)
+
+
+def is_second_run(left: Residue) -> bool:
+    """Whether everything that the second run wrote is there, in its place."""
+    return (left.directory, left.keys, left.objects) == (FILES, KEYS, OBJECTS) and not left.siblings
+
+
+def remove_entry(pipeline: Pipeline, task_id: str) -> None:
+    """Somebody else removes the entry of a task."""
+    with pipeline.connect() as connection:
+        connection.execute("DELETE FROM data_pipeline_tasks WHERE task_id = %s", (task_id,))
+
+
+def end_sessions(pipeline: Pipeline) -> None:
+    """The database ends the operator's open transactions, and has ended them when this returns."""
+    with pipeline.connect() as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'"
+        )
+
+
+def siblings_of(pipeline: Pipeline, task_id: str) -> dict[str, int]:
+    """The siblings of a task by kind (claimed, deleting), each with the files in it."""
+    return {
+        path.name.split("-")[0].removeprefix("."): sum(not inner.is_dir() for inner in path.rglob("*"))
+        for path in pipeline.root.glob(f".*-{task_id}")
+    }
+
+
+def _update(pipeline: Pipeline, task_id: str, changes: str) -> None:
+    with pipeline.connect() as connection:
+        statement = f"UPDATE data_pipeline_tasks SET {changes} WHERE task_id = %s"
+        connection.execute(statement.encode(), (task_id,))
