@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from dev.processes import StackError
+from dev.processes import Processes, StackError
 from dev.stack import SERVICES, Stack, provision_services, remove_data, start_detached, start_stack
 from dev.supervisor import die_with
 
@@ -53,12 +53,10 @@ def spawn(options: argparse.Namespace) -> int:
 
 
 def down(options: argparse.Namespace) -> int:
-    stack = running_stack(options.state_dir)
-    if stack is not None:
-        stack.shutdown()
+    was_running = stop_stack(options.state_dir)
     if options.purge:
         remove_data(options.state_dir)
-    print(f"{options.state_dir}: {'stopped' if stack else 'was not running'}", file=sys.stderr)
+    print(f"{options.state_dir}: {'stopped' if was_running else 'was not running'}", file=sys.stderr)
     return 0
 
 
@@ -77,6 +75,16 @@ def running_stack(state_dir: Path) -> Stack | None:
         return Stack.attach(state_dir)
     except StackError:
         return None
+
+
+def stop_stack(state_dir: Path) -> bool:
+    """End the stack in `state_dir`, also one that is still starting; says whether there was one."""
+    try:
+        processes = Processes.attach(state_dir)
+    except StackError:
+        return False
+    processes.shutdown()
+    return True
 
 
 def run_command(command: list[str], environment: dict[str, str]) -> int:

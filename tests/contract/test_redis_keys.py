@@ -2,10 +2,13 @@
 
 import secrets
 import socket
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -436,3 +439,25 @@ def test_tls_to_a_server_that_speaks_plainly_fails(store: Store) -> None:
     (result,) = sweep(store.open(url=url, timeout_seconds=1), "task_1")
     assert (result.outcome, result.kind) == ("Failed", "waiting")
     assert result.reason in {reasons.TLS_FAILED, reasons.UNAVAILABLE}
+
+
+@pytest.fixture
+def cluster_node(stack: Stack, tmp_path: Path) -> Iterator[int]:
+    """The port of a server in cluster mode, which answers SCAN with its own keys only."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = {"port": port, "bind": "127.0.0.1", "cluster-enabled": "yes", "dir": tmp_path, "save": ""}
+    arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    log = (tmp_path / "log").open("wb")
+    with log, subprocess.Popen([stack.settings.binaries["redis-server"], *arguments], stdout=log) as process:
+        yield port
+        process.terminate()
+
+
+def test_a_cluster_is_refused_before_any_key_is_touched(store: Store, cluster_node: int) -> None:
+    keys = store.open(url=f"redis://127.0.0.1:{cluster_node}/0")
+    deadline = time.monotonic() + 10
+    while (problem := keys.probe()) and problem.reason == reasons.UNAVAILABLE:
+        assert time.monotonic() < deadline
+    result = assert_refused(keys, "waiting", reasons.STORE_INVALID)
+    assert "cluster" in result.message

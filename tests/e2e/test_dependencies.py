@@ -78,7 +78,7 @@ def test_missing_things_are_named(kube: Kube, pipeline: Pipeline) -> None:
         connection.execute("ALTER TABLE data_pipeline_tasks DROP COLUMN directory_exists")
     assert "directory_exists" in store_condition(kube, pipeline, "CatalogReady", "SchemaMissing")["message"]
     pipeline.s3.remove_bucket(pipeline.bucket)
-    assert pipeline.bucket in store_condition(kube, pipeline, "ObjectStoreReady", "BucketMissing")["message"]
+    assert "objectStore" in store_condition(kube, pipeline, "ObjectStoreReady", "BucketMissing")["message"]
     pipeline.root.rmdir()
     store_condition(kube, pipeline, "DirectoryReady", "StoreRootMissing")
     pipeline.root.parent.rmdir()

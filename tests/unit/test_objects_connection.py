@@ -11,8 +11,9 @@ from urllib3 import exceptions
 from urllib3.connection import HTTPConnection
 
 from taskdeletion.api import reasons
-from taskdeletion.backends import objects
 from taskdeletion.backends.objects import ObjectConnection, Objects
+from taskdeletion.backends.objects.connection import parse_endpoint
+from taskdeletion.backends.objects.faults import fault_of, fault_of_code
 from taskdeletion.domain.faults import Fault
 
 KEYS = ("hunter2key", "hunter2secret")
@@ -68,7 +69,7 @@ def test_an_endpoint_that_is_not_an_origin_is_refused_without_repeating_it(endpo
     ],
 )
 def test_an_origin_is_an_endpoint(endpoint: str, host: str, secure: bool) -> None:
-    assert objects._parse_endpoint(endpoint) == (host, secure)
+    assert parse_endpoint(endpoint) == (host, secure)
     open_objects(endpoint).close()
 
 
@@ -136,7 +137,7 @@ def test_a_prefix_inside_another_is_left_to_the_other() -> None:
     ],
 )
 def test_each_code_of_s3_has_its_fault(code: str | None, kind: str, reason: str) -> None:
-    fault = objects._fault_of_code(code)
+    fault = fault_of_code(code)
     assert (fault.kind, fault.reason) == (kind, reason)
     assert "hunter2" not in fault.message
 
@@ -166,6 +167,6 @@ def after_retries(reason: Exception) -> exceptions.MaxRetryError:
     ],
 )
 def test_each_error_of_the_driver_has_its_fault(error: Exception, kind: str, reason: str) -> None:
-    fault = objects._fault_of(error)
+    fault = fault_of(error)
     assert (fault.kind, fault.reason) == (kind, reason)
     assert "hunter2" not in fault.message

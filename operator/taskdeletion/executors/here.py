@@ -3,6 +3,7 @@
 Called by the workflow with tasks whose claim is confirmed. One resource failing never stops the others.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -37,12 +38,14 @@ def purge(work: PurgeWork, *, tick_seconds: float, on_tick: Callable[[], None]) 
     `on_tick` is called about every `tick_seconds` while the work goes on, for progress.
     """
     pending = set(_start(work))
+    due = time.monotonic() + tick_seconds
     while pending:
-        done, pending = wait(pending, timeout=tick_seconds, return_when=FIRST_COMPLETED)
+        done, pending = wait(pending, timeout=max(due - time.monotonic(), 0.0), return_when=FIRST_COMPLETED)
         for future in done:
             yield future.result()
-        if pending:
+        if pending and time.monotonic() >= due:
             on_tick()
+            due = time.monotonic() + tick_seconds
 
 
 def _start(work: PurgeWork) -> Iterator[Future[Results]]:

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import kopf
 
@@ -29,10 +30,14 @@ def run(environment: Mapping[str, str]) -> int:
     except (SettingsError, KubeForbidden) as error:
         sys.stderr.write(f"taskdeletion operator: {error}\n")
         return 2
+    # kopf asks the system for a user name otherwise, which a container's numeric user does not have; its type for
+    # this, a NewType of str, is not exported.
+    identity: Any = f"task-deletion-operator-{os.getpid()}"
     kopf.run(
         registry=build_registry(services),
         settings=build_settings(),
         standalone=True,
+        identity=identity,
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,
     )
