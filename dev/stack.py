@@ -135,7 +135,7 @@ def start_stack(
 def start_detached(
     state_dir: Path, *, services: Sequence[str] = SERVICES, audit_log: bool = True, progress: Progress = print_to_stderr
 ) -> Stack:
-    """A stack that lives on until `Stack.shutdown`, or the one that already runs in `state_dir`."""
+    """A stack that lives on until `Stack.shutdown` or `python -m dev down`."""
     with ExitStack() as on_exit:
         stack = launch(on_exit, state_dir, services=services, audit_log=audit_log, progress=progress)
         stack.processes.detach()

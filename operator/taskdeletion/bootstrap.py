@@ -40,9 +40,9 @@ class Services:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._stopping = threading.Event()
-        self._is_seeded = False
+        self._is_working = False
         self._beat_at = time.monotonic()
-        self._api = connect(pool_size=settings.workers + 8)
+        self._api = connect(pool_size=settings.workers + settings.store_threads + 4)
         self._cluster = Cluster(self._api, settings.namespaces)
         self._queue: WorkQueue[Key] = WorkQueue(lane_limit=settings.store_threads)
         self._ownership = Ownership(self._queue.add)
@@ -74,6 +74,7 @@ class Services:
         self._seed()
         self._workers.start()
         self._resync.start()
+        self._is_working = True
 
     def stop(self) -> bool:
         """Stop at the next boundary; False when some work did not end in `shutdown_seconds`. Idempotent."""
@@ -103,7 +104,6 @@ class Services:
     # --- knowing everybody ------------------------------------------------------------------------------------------
     def _seed(self) -> None:
         self._cluster.visit(TaskDeletion.KIND, self._observe)
-        self._is_seeded = True
 
     def _observe(self, live: LiveObject) -> None:
         try:
@@ -137,11 +137,11 @@ class Services:
         silent = time.monotonic() - self._beat_at
         if silent > HEARTBEAT_LIMIT_SECONDS:
             return f"the event loop has not turned for {silent:.0f} s"
-        if self._is_seeded and not self._stopping.is_set() and not self._workers.is_healthy():
+        if self._is_working and not self._stopping.is_set() and not self._workers.is_healthy():
             return "a worker has died"
         return None
 
     def _find_unready(self) -> str | None:
         if self._stopping.is_set():
             return "stopping"
-        return None if self._is_seeded else "not every TaskDeletion is known yet"
+        return None if self._is_working else "not every TaskDeletion is known yet"

@@ -18,7 +18,7 @@ STATUS_LIMIT_BYTES = 524288 - 203300 - 1500 - 4000
 _MESSAGE_LIMITS = (192, 128, 96, 64, 48, 32, 16, 0)
 #: What the API server writes as an escape of six bytes, and how many more these are than in UTF-8.
 _ESCAPED = {"<": 5, ">": 5, "&": 5, "\u2028": 3, "\u2029": 3}
-Task = dict[str, Any]
+Item = dict[str, Any]
 
 
 def size_of(value: Any) -> int:
@@ -29,22 +29,24 @@ def size_of(value: Any) -> int:
 
 def fit_status(status: dict[str, Any], limit_bytes: int = STATUS_LIMIT_BYTES) -> dict[str, Any]:
     """`status` without what does not fit. The states, reasons and counts of tasks and their resources always stay."""
-    for shrink in _shrinkings():
+    for key, shrink in _shrinkings():
         if size_of(status) <= limit_bytes:
             break
-        status = {**status, "tasks": [shrink(task) for task in status.get("tasks", [])]}
+        if key in status:
+            status = {**status, key: [shrink(item) for item in status[key]]}
     return status
 
 
-def _shrinkings() -> Iterator[Callable[[Task], Task]]:
-    """What is given up, one after the other."""
-    yield _drop_spent
+def _shrinkings() -> Iterator[tuple[str, Callable[[Item], Item]]]:
+    """What is given up, one after the other: the list in the status, and what becomes of each of its items."""
+    yield "tasks", _drop_spent
+    yield "conditions", partial(_shorten_message, limit=_MESSAGE_LIMITS[0])
     for limit in _MESSAGE_LIMITS:
-        yield partial(_shorten_messages, limit=limit)
-    yield _drop_derived
+        yield "tasks", partial(_shorten_messages, limit=limit)
+    yield "tasks", _drop_derived
 
 
-def _drop_spent(task: Task) -> Task:
+def _drop_spent(task: Item) -> Item:
     """Nothing more happens to a final task: what only the next attempt needs, and flags that are false."""
     if task["state"] not in FINAL_STATES:
         return task
@@ -52,30 +54,30 @@ def _drop_spent(task: Task) -> Task:
     return _change_resources(_without(task, spent), lambda found: _without(found, {"retriable"}))
 
 
-def _drop_derived(task: Task) -> Task:
+def _drop_derived(task: Item) -> Item:
     """What the counts of the resource Directory, and the completion of the request, say as well."""
     derived = {"deletedFilesCount", "deletedSize"} if "resources" in task else set()
     return _without(task, derived if task["state"] == "Deleted" else derived | {"deletedAt"})
 
 
-def _shorten_messages(task: Task, limit: int) -> Task:
+def _shorten_messages(task: Item, limit: int) -> Item:
     return _change_resources(_shorten_message(task, limit), lambda found: _shorten_message(found, limit))
 
 
-def _shorten_message(item: Task, limit: int) -> Task:
+def _shorten_message(item: Item, limit: int) -> Item:
     if "message" not in item:
         return item
     message = shorten(item["message"], limit)
     return {**item, "message": message} if message else _without(item, {"message"})
 
 
-def _change_resources(task: Task, change: Callable[[Task], Task]) -> Task:
+def _change_resources(task: Item, change: Callable[[Item], Item]) -> Item:
     if "resources" not in task:
         return task
     return {**task, "resources": [change(found) for found in task["resources"]]}
 
 
-def _without(item: Mapping[str, Any], names: set[str]) -> Task:
+def _without(item: Mapping[str, Any], names: set[str]) -> Item:
     return {name: value for name, value in item.items() if name not in names}
 
 

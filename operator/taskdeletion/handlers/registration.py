@@ -39,10 +39,15 @@ def build_settings() -> kopf.OperatorSettings:
 def build_registry(services: Services) -> kopf.OperatorRegistry:
     """A registry whose handlers feed `services`, and start and stop them with the operator."""
     registry = kopf.OperatorRegistry()
+    register(registry, services)
+    return registry
+
+
+def register(registry: kopf.OperatorRegistry, services: Services) -> None:
+    """Add the handlers to a registry of the caller's, such as that of `kopf run`."""
     _register_life(registry, services)
     for kind in (TaskDeletion, TaskStore):
         _register_events(registry, services, kind=kind.KIND, plural=kind.PLURAL)
-    return registry
 
 
 def _register_events(registry: kopf.OperatorRegistry, services: Services, *, kind: str, plural: str) -> None:
