@@ -1,5 +1,6 @@
 """The operator as a process: health, settings, embedding with kopf's own runner."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -87,6 +88,21 @@ def test_the_operator_runs_inside_kopfs_own_runner(
     assert runner.exception is None
     assert status["phase"] == "Succeeded"
     assert pipeline.look("task_1").is_gone
+
+
+def test_a_small_request_costs_three_writes(stack: Stack, kube: Kube, pipeline: Pipeline, tmp_path: Path) -> None:
+    """Counted in the API server's own audit log: announced, claimed, recorded."""
+    pipeline.add_task("task_1")
+    with running_operator(operator_environment(stack), tmp_path / "operator.log"):
+        kube.create_deletion(pipeline.namespace, "small", taskIds=["task_1"])
+        kube.wait_for_end(pipeline.namespace, "small")
+    assert stack.kubernetes.audit_log is not None
+    events = [json.loads(line) for line in stack.kubernetes.audit_log.read_text().splitlines()]
+    mine = [event for event in events if event.get("objectRef", {}).get("namespace") == pipeline.namespace]
+    writes = [
+        event for event in mine if event["objectRef"].get("name") == "small" and event["verb"] not in ("get", "create")
+    ]
+    assert [(event["verb"], event["objectRef"].get("subresource")) for event in writes] == [("patch", "status")] * 3
 
 
 def test_no_finalizer_is_ever_put_on_anything(stack: Stack, kube: Kube, pipeline: Pipeline, tmp_path: Path) -> None:

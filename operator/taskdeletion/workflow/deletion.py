@@ -296,7 +296,9 @@ class DeletionWorkflow:
             next_attempt_time=None,
             phase="Running" if record.tasks else "Pending",
         )
-        record.write(View("waiting", reasons.DEPENDENCY_UNAVAILABLE, f"{fault.reason}: {fault.message}"))
+        by_other = fault.reason == reasons.CLAIMED_BY_OTHER
+        reason = fault.reason if by_other else reasons.DEPENDENCY_UNAVAILABLE
+        record.write(View("waiting", reason, fault.message if by_other else f"{fault.reason}: {fault.message}"))
         delay = delay_while_waiting(memory.looks, self.jitter())
         limit = record.spec.active_deadline_seconds
         return delay if limit is None else min(delay, max(self._left(record, limit), 0.1))
