@@ -148,9 +148,7 @@ ABSENT = result("Directory", "Skipped", reasons.ABSENT)
                     failed("Directory", "permanent", reasons.DIRECTORY_REAPPEARED),
                 ]
             ],
-            resource(
-                "Directory", "Failed", reason=reasons.DIRECTORY_REAPPEARED, message="why", count=15, bytes=99
-            ),
+            resource("Directory", "Failed", reason=reasons.DIRECTORY_REAPPEARED, message="why", count=15, bytes=99),
             id="read back after the purge",
         ),
         pytest.param(

@@ -44,8 +44,10 @@ def refuse(task: TaskStatus, refusal: Refusal) -> TaskStatus:
     )
 
 
-def postpone(task: TaskStatus, fault: Fault) -> TaskStatus:
-    """The status of a task whose claim did not happen and is tried again."""
+def postpone(task: TaskStatus, fault: Fault, *, at: datetime) -> TaskStatus:
+    """The status of a task whose claim did not happen: tried again, or Failed where trying again cannot help."""
+    if not fault.retriable:
+        return fail(task, reason=fault.reason, message=fault.message, at=at)
     return task.model_copy(update={"reason": fault.reason, "message": shorten(fault.message)})
 
 

@@ -79,7 +79,8 @@ class Attempt:
         return any(sibling.owner == self.record.live.uid for sibling in siblings)
 
     def _stops_after(self, task_ids: Sequence[str]) -> bool:
-        if self.halting() is not None or (self.record.gone and not self.only_begun):
+        begins_no_more = self.record.gone or self.record.spec.suspend
+        if self.halting() is not None or (begins_no_more and not self.only_begun):
             return True
         good = ("Deleted", "WouldDelete", "NotFound") if self._ignores_unknown() else ("Deleted", "WouldDelete")
         bad = any(self.record.tasks[task_id].state not in good for task_id in task_ids)
@@ -92,11 +93,13 @@ class Attempt:
     def _perform_round(self, task_ids: list[str]) -> bool:
         """Whether the next round may begin."""
         before, status, is_counted = dict(self.record.tasks), self.record.status, self.is_counted
+        unclaimed = [task_id for task_id in task_ids if not self.record.tasks[task_id].claimed]
+        new = [task_id for task_id in unclaimed if self.record.tasks[task_id].version is None]
         try:
-            to_claim = self._read([task_id for task_id in task_ids if not self.record.tasks[task_id].claimed])
+            self._read(new)
         except Fault as fault:
-            self._postpone(task_ids, fault)
-            return False
+            self._postpone(new, fault)
+        to_claim = [task_id for task_id in unclaimed if self._is_claimable(task_id)]
         claimed = [task_id for task_id in task_ids if self.record.tasks[task_id].claimed]
         if not to_claim and not claimed:
             return True
@@ -106,11 +109,10 @@ class Attempt:
         self._purge_and_finish(claimed + self._claim(to_claim))
         return True
 
-    def _read(self, task_ids: Sequence[str]) -> list[str]:
-        """Read what was never announced, refuse what may not go; returns the tasks to announce and claim."""
-        new = [task_id for task_id in task_ids if self.record.tasks[task_id].version is None]
-        entries = self.store.catalog.read(new) if self.store.catalog and new else {}
-        for task_id in new:
+    def _read(self, task_ids: Sequence[str]) -> None:
+        """Read what was never announced: refuse what may not go, take the version of what may."""
+        entries = self.store.catalog.read(task_ids) if self.store.catalog and task_ids else {}
+        for task_id in task_ids:
             task, entry = self.record.tasks[task_id], entries.get(task_id)
             refusal = decide_claim(entry, None, self.rules) if self.store.catalog else None
             if refusal is not None:
@@ -118,7 +120,10 @@ class Attempt:
             else:
                 version = entry.version if entry else UNKNOWN_TASK
                 self.record.put(task.model_copy(update={"version": str(version)}))
-        return [task_id for task_id in task_ids if not is_final(self.record.tasks[task_id])]
+
+    def _is_claimable(self, task_id: str) -> bool:
+        task = self.record.tasks[task_id]
+        return task.version is not None and not is_final(task)
 
     def _announce(self, to_claim: Sequence[str]) -> bool:
         """Before the first effect: status holds `Deleting`, the versions as read, and the attempt.
@@ -223,4 +228,4 @@ class Attempt:
     def _postpone(self, task_ids: Sequence[str] | frozenset[str], fault: Fault) -> None:
         for task_id in task_ids:
             self.kinds.add(fault.kind)
-            self.record.put(postpone(self.record.tasks[task_id], fault))
+            self.record.put(postpone(self.record.tasks[task_id], fault, at=self.record.now))

@@ -43,15 +43,18 @@ class Claim:
     def _claim_under_lock(self, catalog: PostgresCatalog, task_ids: list[str], moved: list[str]) -> None:
         spec = self.record.spec
         with catalog.claim(task_ids, with_records=spec.delete_database_records, lock=not spec.dry_run) as locked:
-            for task_id in task_ids:
-                if self._decide(task_id, locked) and self._move(task_id):
-                    moved.append(task_id)
-            self._sync(moved)
+            may_go = [task_id for task_id in task_ids if self._decide(task_id, locked)]
+            # Rows of a task that was refused just now may refer to another one of this claim: look again without it.
+            is_settled = len(may_go) == len(task_ids) or not spec.delete_database_records
+            if is_settled:
+                self._move_all(may_go, moved)
+        if may_go and not is_settled:
+            self._claim_under_lock(catalog, may_go, moved)
 
     def _claim_without_catalog(self, task_ids: list[str]) -> None:
-        moved = [task_id for task_id in task_ids if self._move(task_id)]
+        moved: list[str] = []
         try:
-            self._sync(moved)
+            self._move_all([task_id for task_id in task_ids if self._is_purgeable(task_id)], moved)
         except Fault as fault:
             self._postpone(moved, fault)
         else:
@@ -68,23 +71,35 @@ class Claim:
             refusal = _refuse_references(other)
         if refusal is not None:
             self._give_up(task_id, refusal)
-        return refusal is None
+            return False
+        return self._is_purgeable(task_id)
 
-    def _move(self, task_id: str) -> bool:
-        """Rename the directory aside (a dry run only checks). False where it may not go, with the reason recorded."""
-        root, dry_run = self.store.directory, self.record.spec.dry_run
-        if root is None:
-            return True
-        fault = root.check_purgeable(task_id)
-        if fault is None and not dry_run:
+    def _is_purgeable(self, task_id: str) -> bool:
+        root = self.store.directory
+        fault = root.check_purgeable(task_id) if root is not None else None
+        if fault is not None:
+            self._give_up_directory(task_id, fault)
+        return fault is None
+
+    def _move_all(self, task_ids: list[str], moved: list[str]) -> None:
+        """Rename the directories aside, and make that durable; `moved` grows as it goes. A dry run moves nothing."""
+        if self.store.directory is None or self.record.spec.dry_run:
+            moved += task_ids
+            return
+        for task_id in task_ids:
             fault = self._rename(task_id)
-        if fault is None:
-            return True
+            if fault is None:
+                moved.append(task_id)
+            else:
+                self._give_up_directory(task_id, fault)
+        if moved:
+            self.store.directory.sync()
+
+    def _give_up_directory(self, task_id: str, fault: Fault) -> None:
         if fault.retriable:
             self._postpone([task_id], fault)
         else:
             self._fail(task_id, fault)
-        return False
 
     def _rename(self, task_id: str) -> Fault | None:
         assert self.store.directory is not None
@@ -93,10 +108,6 @@ class Claim:
         except Fault as fault:
             return fault
         return None
-
-    def _sync(self, moved: list[str]) -> None:
-        if self.store.directory is not None and moved and not self.record.spec.dry_run:
-            self.store.directory.sync()
 
     def _recover(self, fault: Fault, task_ids: list[str], moved: list[str]) -> None:
         """The transaction failed, or its commit is in doubt: compare once more what was moved, postpone the rest."""
@@ -148,9 +159,13 @@ class Claim:
         self.record.put(conclude(task, self.record.now, dry_run=dry_run))
 
     def _postpone(self, task_ids: Iterable[str], fault: Fault) -> None:
+        """Leave tasks for the next attempt; where trying again cannot help, they end, with any rename undone first."""
         for task_id in task_ids:
-            self.postponed[task_id] = fault
-            self.record.put(postpone(self.record.tasks[task_id], fault))
+            undone = None if fault.retriable else self.undo(task_id)
+            why = undone or fault
+            if why.retriable:
+                self.postponed[task_id] = why
+            self.record.put(postpone(self.record.tasks[task_id], why, at=self.record.now))
 
 
 def _refuse_references(other: str) -> Refusal:

@@ -1,0 +1,85 @@
+"""Which stores of a namespace reach for the same data."""
+
+from typing import Any
+
+import pytest
+
+from taskdeletion.api.task_store import TaskStoreSpec
+from taskdeletion.domain.overlaps import find_overlap
+
+
+def directory(sub_path: str, claim: str = "training-data") -> dict[str, Any]:
+    return {"directory": {"persistentVolumeClaim": {"claimName": claim}, "subPath": sub_path}}
+
+
+def redis(*patterns: str) -> dict[str, Any]:
+    return {"redis": {"secretRef": {"name": "r"}, "keyPatterns": list(patterns)}}
+
+
+def objects(*prefixes: str, bucket: str = "pipeline") -> dict[str, Any]:
+    return {"objectStore": {"secretRef": {"name": "m"}, "bucket": bucket, "prefixes": list(prefixes)}}
+
+
+def overlap(one: dict[str, Any], other: dict[str, Any]) -> str | None:
+    specs = {"one": TaskStoreSpec.model_validate(one), "other": TaskStoreSpec.model_validate(other)}
+    found = find_overlap("one", specs)
+    assert (found is None) == (find_overlap("other", specs) is None), "both stores or none"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "what"),
+    [
+        pytest.param(directory("a/b"), directory("a/b"), "directories", id="equal roots"),
+        pytest.param(directory("a"), directory("a/b"), "directories", id="a nested root"),
+        pytest.param(directory("a/b/c"), directory("a"), "directories", id="a root two levels up"),
+        pytest.param(redis("task:{taskId}"), redis("task:{taskId}"), "key patterns", id="equal patterns"),
+        pytest.param(redis("task:{taskId}"), redis("task:{taskId}:*"), "key patterns", id="patterns that share a head"),
+        pytest.param(
+            redis("a:{taskId}", "b:{taskId}"), redis("c:{taskId}", "b:x:{taskId}"), "key patterns", id="one of"
+        ),
+        pytest.param(redis("{taskId}:*"), redis("task:{taskId}"), "key patterns", id="a pattern without a head"),
+        pytest.param(objects("tasks/{taskId}/"), objects("tasks/{taskId}/"), "object prefixes", id="equal prefixes"),
+        pytest.param(objects("tasks/{taskId}/"), objects("tasks/x/{taskId}/"), "object prefixes", id="a nested prefix"),
+        pytest.param(objects("{taskId}/"), objects("tasks/{taskId}/"), "object prefixes", id="a prefix without a head"),
+        pytest.param(
+            {**directory("a"), **objects("x/{taskId}/")},
+            {**directory("b"), **objects("x/{taskId}/")},
+            "object prefixes",
+            id="one part of two",
+        ),
+    ],
+)
+def test_stores_overlap(one: dict[str, Any], other: dict[str, Any], what: str) -> None:
+    message = overlap(one, other)
+
+    assert message is not None
+    assert f"the {what} of this store and of TaskStore other" in message
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param(directory("a"), directory("b"), id="disjoint roots"),
+        pytest.param(directory("tasks"), directory("tasks-old"), id="a root whose name begins like another"),
+        pytest.param(directory("a", "claim-1"), directory("a", "claim-2"), id="the same path on two claims"),
+        pytest.param(redis("a:{taskId}"), redis("b:{taskId}"), id="disjoint patterns"),
+        pytest.param(objects("a/{taskId}/"), objects("b/{taskId}/"), id="disjoint prefixes"),
+        pytest.param(
+            objects("a/{taskId}/"), objects("a/{taskId}/", bucket="other"), id="the same prefix in two buckets"
+        ),
+        pytest.param(directory("a"), redis("a:{taskId}"), id="nothing of the same kind"),
+    ],
+)
+def test_stores_do_not_overlap(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert overlap(one, other) is None
+
+
+def test_a_store_does_not_overlap_with_itself() -> None:
+    assert find_overlap("one", {"one": TaskStoreSpec.model_validate(directory("a"))}) is None
+
+
+def test_the_first_by_name_is_told_so_that_the_message_does_not_change() -> None:
+    specs = {name: TaskStoreSpec.model_validate(directory("a")) for name in ("z", "me", "b")}
+
+    assert "TaskStore b " in (find_overlap("me", specs) or "")
