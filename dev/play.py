@@ -26,7 +26,8 @@ def main() -> int:
     print(f"\nThe operator serves namespace {NAMESPACE}; its log is {stack.state_dir}/logs/operator.log. Try:\n")
     print(f"export KUBECONFIG={stack.kubernetes.kubeconfig}")
     print(f'export PATH="{stack.kubernetes.kubectl.parent}:$PATH"')
-    print("kubectl apply -f examples/ && kubectl get td -n pipelines -w\n\nmake down   # stops everything")
+    print(f"kubectl config set-context --current --namespace={NAMESPACE}")
+    print("kubectl apply -f examples/ && kubectl get td -w\n\nmake down   # stops everything")
     return 0
 
 

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 from pydantic import ValidationError
@@ -75,6 +76,8 @@ class Services:
         self._workers.start()
         self._resync.start()
         self._is_working = True
+        served = ", ".join(self.settings.namespaces) or "all namespaces"
+        log.info("version %s serves %s; health on port %s", version("task-deletion-operator"), served, self.health_port)
 
     def stop(self) -> bool:
         """Stop at the next boundary; False when some work did not end in `shutdown_seconds`. Idempotent."""
@@ -129,7 +132,8 @@ class Services:
             self._cluster.visit(kind, self._add_unsettled)
 
     def _add_unsettled(self, live: LiveObject) -> None:
-        if live.key.kind == TaskStore.KIND or "completionTime" not in live.status:
+        seen = live.status.get("observedGeneration") == live.generation
+        if live.key.kind == TaskStore.KIND or "completionTime" not in live.status or not seen:
             self._queue.add(live.key, lane=lane_of(live.key, live.spec))
 
     # --- health -----------------------------------------------------------------------------------------------------

@@ -180,6 +180,13 @@ def test_spawn_starts_a_process_in_the_running_stack_or_starts_it_again(
     assert not is_alive(pids[1])
 
 
+def test_down_also_stops_a_stack_that_is_still_starting(tmp_path: Path) -> None:
+    starting = Processes.start(tmp_path)
+    subprocess.run(dev_command("down", "--state-dir", tmp_path), cwd=ROOT, check=True, capture_output=True)
+    assert not starting.answers()
+    starting.shutdown()
+
+
 def test_purge_removes_nothing_from_a_directory_that_no_stack_made(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     subprocess.run(dev_command("down", "--state-dir", tmp_path, "--purge"), cwd=ROOT, check=True, capture_output=True)

@@ -6,7 +6,7 @@ finds all of their requests where they were left. Each scene has a namespace and
 
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ import pytest
 
 from dev.pipeline import Pipeline, Residue
 from dev.stack import Stack
-from tests.support.kube import ROOT, Kube, operator_environment
+from tests.support.kube import Kube, launcher_environment, operator_environment
 from tests.support.process import OperatorProcess, running_operator
 
 TASK = "task_1"
@@ -71,17 +71,11 @@ class Scene:
         for task_id in (TASK, *NEIGHBOURS):
             self.pipeline.add_task(task_id)
         self.before = {task_id: self.pipeline.look(task_id) for task_id in (TASK, *NEIGHBOURS)}
-        self.kube.create_deletion(
-            self.pipeline.namespace, "a", taskIds=[TASK], deleteDatabaseRecords=self.deletes_rows
-        )
+        self.kube.create_deletion(self.pipeline.namespace, "a", taskIds=[TASK], deleteDatabaseRecords=self.deletes_rows)
 
     def kill(self, log: Path) -> None:
         """Run an operator that dies at this scene's point."""
-        environment = operator_environment(
-            self.kube.stack,
-            PYTHONPATH=os.pathsep.join(map(str, (ROOT, ROOT / "operator"))),
-            TASKDELETION_NAMESPACES=self.pipeline.namespace,
-        )
+        environment = launcher_environment(self.kube.stack, TASKDELETION_NAMESPACES=self.pipeline.namespace)
         killed = OperatorProcess(environment, log, ("tests.support.killing", self.point))
         try:
             self.exit_code = killed.process.wait(90)
@@ -102,7 +96,7 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scenes(stack: Stack, kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Scene]]:
+def scenes(stack: Stack, kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Scene]:
     """Every scene, played to its end."""
     logs = tmp_path_factory.mktemp("logs")
     played: dict[str, Scene] = {}
@@ -122,7 +116,7 @@ def scenes(stack: Stack, kube: Kube, tmp_path_factory: pytest.TempPathFactory) -
     with running_operator(operator_environment(stack, TASKDELETION_NAMESPACES=namespaces), logs / "operator.log"):
         for scene in played.values():
             scene.status = kube.wait_for_end(scene.pipeline.namespace, "a", seconds=120)
-    yield played
+    return played
 
 
 @pytest.fixture

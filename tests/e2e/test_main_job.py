@@ -2,12 +2,15 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from minio.commonconfig import GOVERNANCE
 from minio.objectlockconfig import DAYS, ObjectLockConfig
+from psycopg import sql
 
 from dev.pipeline import Pipeline, wait_until
+from dev.stack import Stack
 from tests.support.kube import Kube, condition, resource
 from tests.support.process import OperatorProcess
 
@@ -262,6 +265,51 @@ def test_a_time_to_live_that_is_set_later_counts_too(kube: Kube, pipeline: Pipel
     end(kube, pipeline, "later", taskIds=["task_1"])
     kube.patch(pipeline.namespace, "later", {"spec": {"ttlSecondsAfterFinished": 0}})
     wait_until(lambda: kube.read(pipeline.namespace, "later") is None, seconds=20, what="the time to live")
+
+
+def test_an_edit_after_the_end_is_acknowledged_and_changes_nothing_else(kube: Kube, pipeline: Pipeline) -> None:
+    pipeline.add_task("task_1")
+    ended = end(kube, pipeline, "edited", taskIds=["task_1"])
+    kube.patch(pipeline.namespace, "edited", {"spec": {"suspend": True}})
+    status = kube.wait_for(pipeline.namespace, "edited", lambda found: found["observedGeneration"] == 2)
+    assert {found["observedGeneration"] for found in status["conditions"]} == {2}
+    assert status["tasks"] == ended["tasks"]
+    assert (status["phase"], status["completionTime"]) == (ended["phase"], ended["completionTime"])
+    kube.kubectl("wait", "--for=condition=Complete", "td/edited", "-n", pipeline.namespace, "--timeout=10s")
+
+
+def test_a_role_that_cannot_delete_rows_may_still_free_the_rest(kube: Kube, pipeline: Pipeline, stack: Stack) -> None:
+    role = f"keeper_{pipeline.namespace.replace('-', '_')}"
+    with pipeline.connect() as connection:
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'pw'").format(sql.Identifier(role)))
+        grant = "GRANT SELECT, UPDATE ON data_pipeline_tasks TO {0}; GRANT SELECT ON data_pipeline_task_steps TO {0}"
+        connection.execute(sql.SQL(grant).format(sql.Identifier(role)))
+    place = f"{role}:pw@{stack.postgres.host}:{stack.postgres.port}"
+    url = urlunsplit(urlsplit(pipeline.database_url)._replace(netloc=place))
+    kube.patch_secret(pipeline.namespace, "pipeline-db", {"url": url})
+    for task_id in ("task_1", "task_2"):
+        pipeline.add_task(task_id)
+    before = pipeline.look("task_2")
+    assert states(end(kube, pipeline, "kept", taskIds=["task_1"])) == ["Deleted"]
+    status = end(kube, pipeline, "rows", taskIds=["task_2"], deleteDatabaseRecords=True)
+    assert states(status) == ["Failed"]
+    assert status["tasks"][0]["reason"] == "PermissionDenied"
+    assert pipeline.look("task_2") == before
+
+
+def test_rows_of_a_refused_task_that_refer_to_another_refuse_it_too(kube: Kube, pipeline: Pipeline) -> None:
+    with pipeline.connect() as connection:
+        connection.execute(
+            "ALTER TABLE data_pipeline_tasks ADD COLUMN parent varchar(128) REFERENCES data_pipeline_tasks"
+        )
+    pipeline.add_task("task_parent")
+    pipeline.add_task("task_child", status="in_progress")
+    with pipeline.connect() as connection:
+        connection.execute("UPDATE data_pipeline_tasks SET parent = 'task_parent' WHERE task_id = 'task_child'")
+    before = pipeline.look("task_parent")
+    status = end(kube, pipeline, "family", taskIds=["task_parent", "task_child"], deleteDatabaseRecords=True)
+    assert [task["reason"] for task in status["tasks"]] == ["ForeignKeyReferences", "TaskRunning"]
+    assert pipeline.look("task_parent") == before
 
 
 def test_a_deadline_ends_a_request_that_waits(kube: Kube, pipeline: Pipeline) -> None:

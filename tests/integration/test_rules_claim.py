@@ -1,7 +1,7 @@
-"""The rules of the claim, one by one: announce, confirm, undo. Each test is a sequence that loses data without its rule.
+"""The rules of the claim, one by one: announce, confirm, undo.
 
-The sequences are the shortest counterexamples of the protocol's model, played on the real services in exactly that
-order: a process dies or the world changes at one call of the product.
+Each test is a sequence that ends wrongly without its rule: the shortest counterexample of the protocol's model, played
+on the real services in exactly that order. A process dies or the world changes at one call of the product.
 """
 
 from collections.abc import Iterator
@@ -173,7 +173,7 @@ def test_a_rename_that_cannot_be_compared_waits_for_the_catalog(world: World, mo
 def test_an_undo_that_finds_a_directory_in_its_place_fails_and_touches_neither(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.request("a")
+    uid = world.request("a")
     interpose(monkeypatch, DirectoryRoot, "claim", after=crash)
     world.start().crash("a")
     begin_run(world.pipeline, "task_1")
@@ -182,7 +182,7 @@ def test_an_undo_that_finds_a_directory_in_its_place_fails_and_touches_neither(
     process.reconcile("a")
     task, left = task_of(process.status("a")), world.look()
     assert (task["state"], task["reason"]) == ("Failed", reasons.RENAME_NOT_UNDONE)
-    assert f"task_1 is there again, so .claimed-{process.cluster.read(process.key('a')).uid}-task_1" in task["message"]
+    assert f"task_1 is there again, so .claimed-{uid}-task_1 was not moved back" in task["message"]
     assert (left.directory, left.keys, left.objects) == (5, 2, 2)
     assert siblings_of(world.pipeline, "task_1") == {"claimed": 3}
     assert condition(process.status("a"), "Failed")["status"] == "True"
@@ -264,6 +264,21 @@ def test_a_request_is_not_suspended_with_an_unconfirmed_rename(world: World, mon
     status = process.status("a")
     assert task_of(status)["state"] == "Deleted"
     assert world.look().is_gone
+
+
+def test_nothing_more_is_claimed_once_a_suspension_was_seen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.pipeline.add_task("task_2")
+    before = world.look("task_2")
+    world.kube.create_deletion(world.pipeline.namespace, "a", taskIds=["task_1", "task_2"], continueOnError=False)
+    interpose(
+        monkeypatch, Cluster, "write_status", before=lambda *_: world.change("a", suspend=True), when=says_claimed
+    )
+    process = world.start()
+    process.reconcile("a")
+    status = process.status("a")
+    assert [task["state"] for task in status["tasks"]] == ["Deleted", "Pending"]
+    assert status["phase"] == "Suspended"
+    assert world.look("task_2") == before
 
 
 def raise_away(*_: object, **__: object) -> None:

@@ -30,7 +30,7 @@ from tests.support.runs import (
 )
 from tests.support.seams import crash, interpose, says_claimed
 
-ROWS = {"deleteDatabaseRecords": True}
+ROWS: dict[str, Any] = {"deleteDatabaseRecords": True}
 
 
 @pytest.fixture

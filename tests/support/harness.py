@@ -72,11 +72,15 @@ class Harness:
         with pytest.raises(Crash):
             self.reconcile(name)
 
-    def status(self, name: str) -> dict[str, Any]:
-        """The status of a request as it stands in the cluster."""
+    def live(self, name: str) -> LiveObject:
+        """A request as it stands in the cluster."""
         live = self.cluster.read(self.key(name))
         assert live is not None
-        return dict(live.status)
+        return live
+
+    def status(self, name: str) -> dict[str, Any]:
+        """The status of a request as it stands in the cluster."""
+        return dict(self.live(name).status)
 
     def finish(self, name: str, *, seconds: float = 20.0) -> dict[str, Any]:
         """Look at a request until it has ended; its status."""

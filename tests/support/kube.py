@@ -145,4 +145,10 @@ def operator_environment(stack: Stack, kubeconfig: Path | None = None, **setting
     }
 
 
-__all__ = ["JSON", "Kube", "condition", "operator_environment", "resource"]
+def launcher_environment(stack: Stack, **settings: str) -> dict[str, str]:
+    """The same for a launcher of `tests.support`, which needs the root of the repository to be found."""
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "operator")))
+    return operator_environment(stack, None, PYTHONPATH=path, **settings)
+
+
+__all__ = ["JSON", "Kube", "condition", "launcher_environment", "operator_environment", "resource"]

@@ -3,19 +3,24 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+OPERATOR = ("taskdeletion", "operator")
+
 
 class OperatorProcess:
-    """One `taskdeletion operator`. Its log goes to a file that failing tests can show; nothing asserts on it."""
+    """One `taskdeletion operator`. Its log goes to a file that failing tests can show; nothing asserts on it.
 
-    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+    `module`: what `python -m` runs, where a launcher of the tests stands between.
+    """
+
+    def __init__(self, environment: Mapping[str, str], log: Path, module: Sequence[str] = OPERATOR) -> None:
         self.log = log
         with log.open("ab") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "taskdeletion", "operator"], env=dict(environment), stdout=stream, stderr=stream
+                [sys.executable, "-m", *module], env=dict(environment), stdout=stream, stderr=stream
             )
 
     def stop(self, seconds: float = 30.0) -> int:
@@ -30,9 +35,11 @@ class OperatorProcess:
 
 
 @contextmanager
-def running_operator(environment: Mapping[str, str], log: Path) -> Iterator[OperatorProcess]:
+def running_operator(
+    environment: Mapping[str, str], log: Path, module: Sequence[str] = OPERATOR
+) -> Iterator[OperatorProcess]:
     """An operator for the length of a `with` block."""
-    operator = OperatorProcess(environment, log)
+    operator = OperatorProcess(environment, log, module)
     try:
         yield operator
     finally:

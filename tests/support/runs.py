@@ -1,9 +1,12 @@
 """What the rest of the world does to a task: the pipeline runs it again, somebody removes its entry, a session dies.
 
-A run follows the pipeline's order: the entry is committed first, then data is written, then the entry says how it ended.
+A run follows the pipeline's order: the entry is committed first, then data is written, then the entry says that it is
+over.
 """
 
+import os
 import shutil
+from pathlib import Path
 
 from dev.pipeline import Pipeline, Residue
 
@@ -64,9 +67,13 @@ def end_sessions(pipeline: Pipeline) -> None:
 def siblings_of(pipeline: Pipeline, task_id: str) -> dict[str, int]:
     """The siblings of a task by kind (claimed, deleting), each with the files in it."""
     return {
-        path.name.split("-")[0].removeprefix("."): sum(not inner.is_dir() for inner in path.rglob("*"))
-        for path in pipeline.root.glob(f".*-{task_id}")
+        path.name.split("-")[0].removeprefix("."): count_files(path) for path in pipeline.root.glob(f".*-{task_id}")
     }
+
+
+def count_files(path: Path) -> int:
+    """The files below a directory, which may vanish meanwhile."""
+    return sum(len(files) for _, _, files in os.walk(path))
 
 
 def _update(pipeline: Pipeline, task_id: str, changes: str) -> None:

@@ -4,12 +4,15 @@ Used in-process with pytest's monkeypatch, and by the launcher that kills the op
 product's own; only the moment is ours.
 """
 
+from __future__ import annotations
+
 import functools
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
+if TYPE_CHECKING:
+    import pytest  # the operator's process has no need of it
 
 Act = Callable[..., object]
 When = Callable[..., bool]

@@ -9,7 +9,7 @@ from taskdeletion.kube.objects import Key
 from taskdeletion.workflow.intake import Intake, lane_of
 
 KEY = Key("TaskDeletion", "ns", "td")
-SETTLED = {"completionTime": "2025-07-02T00:00:00Z"}
+SETTLED = {"completionTime": "2025-07-02T00:00:00Z", "observedGeneration": 1}
 
 
 class Inbox:
@@ -100,7 +100,13 @@ def test_a_namesake_with_another_uid_is_looked_at_though_no_deletion_was_seen(in
 
 def test_a_request_that_ended_is_left_alone(inbox: Inbox) -> None:
     assert inbox.send(None, status=SETTLED) == 0
-    assert inbox.send("MODIFIED", generation=2, status=SETTLED) == 0
+    assert inbox.send("MODIFIED", generation=2, status={**SETTLED, "observedGeneration": 2}) == 0
+
+
+def test_an_edit_after_the_end_is_looked_at_once(inbox: Inbox) -> None:
+    inbox.send(None, status=SETTLED)
+
+    assert inbox.send(generation=2, status=SETTLED) == 1
 
 
 def test_a_request_that_ended_and_has_a_time_to_live_is_looked_at(inbox: Inbox) -> None:

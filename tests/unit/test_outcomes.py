@@ -361,10 +361,16 @@ def test_a_refusal_is_final_and_says_why() -> None:
 
 
 def test_a_postponed_task_stays_as_it_is_with_a_reason() -> None:
-    task = postpone(OPEN, Fault("retriable", reasons.ROW_LOCKED, "held"))
+    task = postpone(OPEN, Fault("retriable", reasons.ROW_LOCKED, "held"), at=NOW)
 
     assert task == OPEN.model_copy(update={"reason": reasons.ROW_LOCKED, "message": "held"})
     assert not is_final(task)
+
+
+def test_a_task_ends_where_trying_again_cannot_help() -> None:
+    task = postpone(OPEN, Fault("permanent", reasons.PERMISSION_DENIED, "no right"), at=NOW)
+
+    assert (task.state, task.reason, task.message) == ("Failed", reasons.PERMISSION_DENIED, "no right")
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,8 @@ class _Memory:
     is_uncounted: bool = False
     #: The object as last written, while it has begun tasks: a cancelled request is finished from it.
     begun: LiveObject | None = None
+    #: When that answer was asked for, by the clock of this process.
+    begun_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -92,6 +94,7 @@ class DeletionWorkflow:
         """The request has ended: delete it when its time to live is over."""
         self._memory.pop(record.live.key, None)
         self.ownership.forget(record.live.uid)
+        record.acknowledge()
         ttl, ended = record.spec.ttl_seconds_after_finished, record.status.completion_time
         if ttl is None or ended is None:
             return None
@@ -106,7 +109,7 @@ class DeletionWorkflow:
         memory = self._memory.get(key)
         before = memory.begun if memory else None
         if before is not None and (live is None or live.deleting or live.uid != before.uid):
-            self._finish_cancelled(before)
+            self._finish_cancelled(before, memory.begun_at if memory else 0.0)
         if live is None or live.deleting:
             self._memory.pop(key, None)
             self._forget_key(key)
@@ -115,9 +118,9 @@ class DeletionWorkflow:
         for uid in self.ownership.uids_at(key):
             self.ownership.forget(uid)
 
-    def _finish_cancelled(self, before: LiveObject) -> None:
+    def _finish_cancelled(self, before: LiveObject, read_at: float) -> None:
         self._memory.pop(before.key, None)
-        record = Record(self.cluster, self.ownership, before, clock=self.clock)
+        record = Record(self.cluster, self.ownership, before, clock=self.clock, read_at=read_at)
         record.gone = True
         try:
             with self.stores.open_unprobed(before.key.namespace, record.spec.store_ref.name) as store:
@@ -135,9 +138,11 @@ class DeletionWorkflow:
     def _close_cancelled(self, record: Record) -> None:
         """Say what was finished and what never began; there is no status to say it in."""
         self.ownership.forget(record.live.uid)
+        record.change(completion_time=record.now)
         for task in record.open_tasks():
             state = "PartiallyFailed" if task.claimed else "NotAttempted"
-            record.put(task.model_copy(update={"state": state, "reason": reasons.CANCELLED}))
+            record.put(task.model_copy(update={"state": state}))
+        record.put(*(task.model_copy(update={"reason": reasons.CANCELLED}) for task in record.tasks.values()))
         self._audit(record)
         done = sum(task.state == "Deleted" for task in record.tasks.values())
         never = sum(task.state == "NotAttempted" for task in record.tasks.values())
@@ -267,7 +272,7 @@ class DeletionWorkflow:
         memory = self._memory.setdefault(record.live.key, _Memory())
         memory.looks = 0
         begun = any(task.claimed for task in record.open_tasks())
-        memory.begun = record.live if begun else None
+        memory.begun, memory.begun_at = (record.live if begun else None), record.read_at
 
     @staticmethod
     def _give_back(record: Record, attempt: Attempt) -> None:
@@ -364,6 +369,9 @@ class DeletionWorkflow:
         )
         record.write(view or _describe_end(record.status, tasks, dry_run=record.spec.dry_run))
         self._memory.pop(record.live.key, None)
+        if record.gone:
+            self._close_cancelled(record)
+            return None
         self._audit(record)
         return record.spec.ttl_seconds_after_finished
 

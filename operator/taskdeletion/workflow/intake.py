@@ -50,7 +50,8 @@ def lane_of(key: Key, spec: Mapping[str, Any]) -> Lane:
 
 
 def _is_settled(kind: str, body: Mapping[str, Any]) -> bool:
-    """A request that has ended and has no time to live needs no work, now or later."""
+    """A request that has ended, of which this generation was seen, and without a time to live, needs no more work."""
     if kind != TaskDeletion.KIND or "ttlSecondsAfterFinished" in (body.get("spec") or {}):
         return False
-    return "completionTime" in (body.get("status") or {})
+    status = body.get("status") or {}
+    return "completionTime" in status and status.get("observedGeneration") == body["metadata"].get("generation")

@@ -60,6 +60,11 @@ class Record:
         return self.live.server_time + timedelta(seconds=self._clock() - self._read_at)
 
     @property
+    def read_at(self) -> float:
+        """When `live` was asked for, by the clock of this process."""
+        return self._read_at
+
+    @property
     def standing(self) -> Standing:
         """What other requests need to know of this one."""
         return build_standing(self.live, self.tasks.values(), self.spec)
@@ -92,6 +97,18 @@ class Record:
             else:
                 break
         self._tell()
+
+    def acknowledge(self) -> None:
+        """Say of a request that has ended that its present generation was seen; nothing else about it changes."""
+        if self.status.observed_generation == self.live.generation:
+            return
+        seen = {"observed_generation": self.live.generation}
+        conditions = [found.model_copy(update=seen) for found in self.status.conditions or []]
+        self.change(**seen, conditions=conditions)
+        try:
+            self._take(self._cluster.write_status(self.live, self.status.to_api()))
+        except ObjectGone:
+            self.gone = True
 
     def announce(self, view: View) -> bool:
         """Write what is about to happen. False, with nothing written, where the request was changed or is gone."""

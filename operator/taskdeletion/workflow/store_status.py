@@ -65,7 +65,7 @@ class StoreWorkflow:
         try:
             return self.sweep.perform(live)
         except Fault as fault:
-            log.warning("the root of TaskStore %s could not be swept: %s", live.key, fault)
+            log.warning("the root of %s could not be swept: %s", live.key, fault)
             return None
 
     def _tell(self, live: LiveObject, *, was_ready: bool) -> None:

@@ -95,6 +95,10 @@ class Stores:
             release=lambda: self._release(entry),
         )
 
+    def open_root(self, namespace: str, name: str) -> DirectoryRoot | None:
+        """Only the root of the store's directories, whatever its other parts are like. Raises Fault (waiting)."""
+        return self._open_directory(self.locate(namespace, name))
+
     def locate(self, namespace: str, name: str) -> Located:
         """Find and validate the TaskStore; refuse it where another one reaches for the same data."""
         found = {live.key.name: live for live in self._cluster.list_objects(TaskStore.KIND, namespace)}

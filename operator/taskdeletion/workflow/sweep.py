@@ -30,10 +30,10 @@ class Sweep:
 
     def perform(self, store: LiveObject) -> Leftovers:
         """Count what nobody owns in the root of `store`, and put back what is whole. Raises Fault."""
-        with self.stores.open_unprobed(store.key.namespace, store.key.name) as opened:
-            root = opened.directory
-            if root is None:
-                return Leftovers()
+        root = self.stores.open_root(store.key.namespace, store.key.name)
+        if root is None:
+            return Leftovers()
+        with root:
             ownerless = [one for one in root.list_siblings() if not self.ownership.is_live(one.owner)]
             left = [one for one in ownerless if not self._put_back(store, root, one)] if ownerless else []
         return _count(left)

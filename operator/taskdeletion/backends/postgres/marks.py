@@ -79,5 +79,5 @@ def _update(
 
 def _is_marked_run(row: TaskRow, version: Version, *, force: bool) -> bool:
     """Whether the row has the mark already and is the same run but for updated_at, which the mark itself changed."""
-    same_status = version.rest.rpartition("|")[0] == row.entry.status
+    same_status = version.rest.rpartition("|")[0] == row.entry.version.rest.rpartition("|")[0]
     return row.is_marked and row.entry.version.created == version.created and (force or same_status)

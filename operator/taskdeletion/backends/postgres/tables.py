@@ -4,6 +4,7 @@ Used by everything in this package. Times are fetched in binary and converted he
 the role or a pooler (TimeZone, DateStyle) can change the version of a task.
 """
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -20,6 +21,7 @@ from taskdeletion.domain.results import CatalogEntry, Version
 
 TASK_COLUMNS: Final = ("task_id", "status", "created_at", "updated_at", "directory_exists")
 STEP_COLUMNS: Final = ("task_id", "status")
+LONGEST_WORD: Final = 100
 _TIMESTAMPTZ_OID: Final = 1184
 
 _SELECT_TASKS = sql.SQL(
@@ -123,9 +125,16 @@ def _build_row(values: Sequence[object], tables: CatalogTables) -> TaskRow:
     created_at = _to_utc(created, "created_at", tables)
     updated_at = _to_utc(updated, "updated_at", tables)
     word = "" if status is None else str(status)
-    version = Version(_format_time(created_at), f"{word}|{_format_time(updated_at)}")
+    version = Version(_format_time(created_at), f"{_shorten(word)}|{_format_time(updated_at)}")
     entry = CatalogEntry(str(task_id), version, word, created_at, bool(has_running_step))
     return TaskRow(entry, directory_exists is False)
+
+
+def _shorten(word: str) -> str:
+    """A status word as it stands in a version, which is bounded: a long one by its digest."""
+    if len(word) <= LONGEST_WORD:
+        return word
+    return f"sha256:{hashlib.sha256(word.encode()).hexdigest()[:32]}"
 
 
 def _to_utc(value: object, column: str, tables: CatalogTables) -> datetime | None:
