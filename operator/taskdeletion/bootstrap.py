@@ -116,6 +116,7 @@ class Services:
             return  # its reconciliation says what is wrong with it; it has claimed nothing
         if not live.deleting and not is_terminal(status.conditions or []):
             self._ownership.observe(build_standing(live, status.tasks or [], spec))
+            self._deletions.recall(live, time.monotonic())
 
     def _resync_often(self) -> None:
         while not self._stopping.wait(self.settings.resync_seconds):
@@ -126,12 +127,15 @@ class Services:
 
     def _look_at_everything(self) -> None:
         """A watch can lose events (a re-list after 410 reports no deletions): look at every object once in a while."""
+        found: set[Key] = set()
+        for kind in (TaskStore.KIND, TaskDeletion.KIND):
+            self._cluster.visit(kind, lambda live: self._look_at(live, found))
         for key in self._ownership.live_keys():
             self._queue.add(key)
-        for kind in (TaskStore.KIND, TaskDeletion.KIND):
-            self._cluster.visit(kind, self._add_unsettled)
+        self._intake.retain(found)
 
-    def _add_unsettled(self, live: LiveObject) -> None:
+    def _look_at(self, live: LiveObject, found: set[Key]) -> None:
+        found.add(live.key)
         seen = live.status.get("observedGeneration") == live.generation
         if live.key.kind == TaskStore.KIND or "completionTime" not in live.status or not seen:
             self._queue.add(live.key, lane=lane_of(live.key, live.spec))
@@ -141,8 +145,10 @@ class Services:
         silent = time.monotonic() - self._beat_at
         if silent > HEARTBEAT_LIMIT_SECONDS:
             return f"the event loop has not turned for {silent:.0f} s"
-        if self._is_working and not self._stopping.is_set() and not self._workers.is_healthy():
-            return "a worker has died"
+        if not self._is_working or self._stopping.is_set():
+            return None
+        if not self._workers.is_healthy() or not self._resync.is_alive():
+            return "a thread has died"
         return None
 
     def _find_unready(self) -> str | None:

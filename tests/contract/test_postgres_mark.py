@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from taskdeletion.domain.faults import Fault
+from taskdeletion.backends.postgres import Marks
 from tests.contract.test_postgres_database import CREATED, Database, DatabaseHome, database_home, proxy_to
 
 
@@ -26,7 +26,7 @@ def database(home: DatabaseHome) -> Iterator[Database]:
 
 def test_the_mark_changes_the_named_rows_and_no_neighbour(database: Database) -> None:
     versions = database.versions("task_1", "task_2")
-    assert database.catalog().mark(versions, force=False) == {"task_1", "task_2"}
+    assert database.catalog().mark(versions, force=False).marked == {"task_1", "task_2"}
     assert database.marked() == {"task_1", "task_2"}
     rows = database.execute("SELECT status, updated_at IS NULL FROM data_pipeline_tasks WHERE task_id = 'task_10'")
     assert rows == [("completed", True)]
@@ -35,7 +35,7 @@ def test_the_mark_changes_the_named_rows_and_no_neighbour(database: Database) ->
 def test_a_row_that_changed_since_is_not_marked(database: Database) -> None:
     versions = database.versions("task_1", "task_2")
     database.restart_task("task_1")
-    assert database.catalog().mark(versions, force=False) == {"task_2"}
+    assert database.catalog().mark(versions, force=False).marked == {"task_2"}
     assert database.marked() == {"task_2"}
 
 
@@ -43,22 +43,22 @@ def test_with_force_only_the_creation_counts(database: Database) -> None:
     versions = database.versions("task_1", "task_2")
     database.restart_task("task_1")
     database.execute("UPDATE data_pipeline_tasks SET created_at = now() WHERE task_id = 'task_2'")
-    assert database.catalog().mark(versions, force=True) == {"task_1"}
+    assert database.catalog().mark(versions, force=True).marked == {"task_1"}
 
 
 def test_a_row_that_is_gone_is_not_marked(database: Database) -> None:
     versions = database.versions("task_1", "task_2")
     database.execute("DELETE FROM data_pipeline_tasks WHERE task_id = 'task_1'")
-    assert database.catalog().mark(versions, force=False) == {"task_2"}
+    assert database.catalog().mark(versions, force=False).marked == {"task_2"}
 
 
 def test_a_mark_can_be_repeated_and_keeps_its_time(database: Database) -> None:
     versions = database.versions("task_1")
     catalog = database.catalog()
-    assert catalog.mark(versions, force=False) == {"task_1"}
+    assert catalog.mark(versions, force=False).marked == {"task_1"}
     before = database.execute("SELECT * FROM data_pipeline_tasks ORDER BY task_id")
-    assert catalog.mark(versions, force=False) == {"task_1"}
-    assert catalog.mark(database.versions("task_1"), force=False) == {"task_1"}
+    assert catalog.mark(versions, force=False).marked == {"task_1"}
+    assert catalog.mark(database.versions("task_1"), force=False).marked == {"task_1"}
     assert database.execute("SELECT * FROM data_pipeline_tasks ORDER BY task_id") == before
 
 
@@ -67,7 +67,7 @@ def test_a_marked_row_of_another_run_does_not_count(database: Database) -> None:
     catalog = database.catalog()
     catalog.mark(versions, force=False)
     database.restart_task("task_1")
-    assert catalog.mark(versions, force=False) == set()
+    assert catalog.mark(versions, force=False).marked == set()
 
 
 @pytest.mark.parametrize("kind", ["TIMESTAMP", "TIMESTAMPTZ"])
@@ -82,21 +82,20 @@ def test_the_time_of_the_mark_is_now_in_the_zone_of_the_column(database: Databas
     assert written <= catalog.now().isoformat(timespec="microseconds")
 
 
-def test_a_row_that_somebody_holds_is_reported_after_the_others_are_marked(database: Database) -> None:
+def test_a_row_that_somebody_holds_is_named_and_the_others_are_marked(database: Database) -> None:
     versions = database.versions("task_1", "task_2")
     catalog = database.catalog()
-    with database.holding("task_1"), pytest.raises(Fault) as caught:
-        catalog.mark(versions, force=False)
-    assert (caught.value.kind, caught.value.reason) == ("retriable", "RowLocked")
+    with database.holding("task_1"):
+        assert catalog.mark(versions, force=False) == Marks(frozenset({"task_2"}), frozenset({"task_1"}))
     assert database.marked() == {"task_2"}
-    assert catalog.mark(versions, force=False) == {"task_1", "task_2"}
+    assert catalog.mark(versions, force=False).marked == {"task_1", "task_2"}
 
 
 def test_a_mark_whose_reply_was_lost_is_found(database: Database) -> None:
     versions = database.versions("task_1")
     with proxy_to(database.url) as proxy:
         proxy.loses_commits = 1
-        assert database.catalog(url=proxy.url).mark(versions, force=False) == {"task_1"}
+        assert database.catalog(url=proxy.url).mark(versions, force=False).marked == {"task_1"}
     assert database.marked() == {"task_1"}
 
 
@@ -107,4 +106,4 @@ def test_more_tasks_than_a_chunk_are_marked(database: Database) -> None:
         ids,
         CREATED,
     )
-    assert database.catalog().mark(database.versions(*ids), force=False) == set(ids)
+    assert database.catalog().mark(database.versions(*ids), force=False).marked == set(ids)

@@ -132,7 +132,7 @@ def test_tables_may_have_a_schema_capitals_and_an_enum_as_status(home: DatabaseH
         entry = catalog.read(["task_1"])["task_1"]
         assert (entry.status, entry.has_running_step) == ("completed", True)
         assert entry.version.created == "2025-07-02T15:39:32.000000+00:00"
-        assert catalog.mark({"task_1": entry.version}, force=False) == {"task_1"}
+        assert catalog.mark({"task_1": entry.version}, force=False).marked == {"task_1"}
         entry = catalog.read(["task_1"])["task_1"]
         assert catalog.delete_records({"task_1": entry.version}, force=False)["task_1"].count == 2
 

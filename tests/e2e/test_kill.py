@@ -42,7 +42,7 @@ ROWS_DELETED = (
     *("before:last-status", "after:last-status"),
 )
 ROWS_KEPT = (
-    *("after:first-status", "after:rename", "before:commit", "after:confirmation", "after:unlink", "after:objects"),
+    *("after:rename", "after:unlink", "after:objects"),
     *("before:mark", "before:rows-commit", "after:rows-commit", "after:mark"),
     *("before:last-status", "after:last-status"),
 )

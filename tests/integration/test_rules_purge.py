@@ -3,17 +3,19 @@
 Each test is the shortest sequence that ends wrongly without its rule, played on the real services.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from dev.pipeline import Pipeline
+from dev.pipeline import Pipeline, wait_until
 from taskdeletion.api import reasons
 from taskdeletion.backends.directory import DirectoryRoot
 from taskdeletion.backends.objects import Objects
 from taskdeletion.backends.postgres import PostgresCatalog
 from taskdeletion.domain.faults import Fault
+from taskdeletion.kube.client import KubeUnavailable
 from taskdeletion.kube.objects import Cluster
 from taskdeletion.workflow.finishing import Finish
 from tests.support.harness import World, task_of
@@ -77,6 +79,33 @@ def test_a_mark_that_a_crash_followed_is_no_restart(world: World, monkeypatch: p
     assert task["state"] == "Deleted"
     assert left.is_gone
     assert left.row == marked
+
+
+# --- no effect for a request goes on beside, or after, the attempt that began it --------------------------------------
+def test_an_attempt_that_is_cut_short_leaves_no_purge_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.pipeline.add_task("task_1")
+    world.request("a")
+    cut_short, returned, went_on = threading.Event(), threading.Event(), []
+
+    def be_away(*_: object) -> None:
+        cut_short.set()
+        raise KubeUnavailable("the API server is away")
+
+    def purge_slowly(*_: object, **__: object) -> None:
+        interpose(monkeypatch, Cluster, "write_status", before=be_away)
+        assert cut_short.wait(30), "no progress was written"
+        went_on.append(returned.wait(1))
+
+    interpose(monkeypatch, Objects, "purge", before=purge_slowly)
+    process = world.start()
+    with pytest.raises(KubeUnavailable):
+        process.reconcile("a")
+    returned.set()
+    wait_until(lambda: went_on, what="the end of the purge")
+    assert went_on == [False]
+    status = process.finish("a")
+    assert (task_of(status)["state"], status["attempts"]) == ("Deleted", 1)
+    assert world.look().is_gone
 
 
 # --- missing_keeps: where the entry is missing, only the sibling is finished -----------------------------------------

@@ -300,7 +300,7 @@ def test_flags_say_what_is_gone(found: StepResult, expected: tuple[bool | None, 
     if ending == "concluded":
         task = conclude(task, NOW, dry_run=False)
     else:
-        task = fail(task, reason=reasons.BACKOFF_LIMIT_EXCEEDED, message="enough", at=NOW)
+        task = fail(task, reason=reasons.BACKOFF_LIMIT_EXCEEDED, message="enough", at=NOW, dry_run=False)
 
     assert (task.directory_deleted, task.database_records_deleted) == expected
 
@@ -346,7 +346,9 @@ def test_no_resource_means_no_decisive_reason() -> None:
     ],
 )
 def test_a_limit_of_the_request_ends_a_task(results: list[StepResult], state: str, deleted_at: datetime | None) -> None:
-    task = fail(fold(results) if results else OPEN, reason=reasons.DEADLINE_EXCEEDED, message="too late", at=NOW)
+    task = fail(
+        fold(results) if results else OPEN, reason=reasons.DEADLINE_EXCEEDED, message="too late", at=NOW, dry_run=False
+    )
 
     assert (task.state, task.reason, task.message) == (state, reasons.DEADLINE_EXCEEDED, "too late")
     assert task.deleted_at == deleted_at
@@ -361,14 +363,14 @@ def test_a_refusal_is_final_and_says_why() -> None:
 
 
 def test_a_postponed_task_stays_as_it_is_with_a_reason() -> None:
-    task = postpone(OPEN, Fault("retriable", reasons.ROW_LOCKED, "held"), at=NOW)
+    task = postpone(OPEN, Fault("retriable", reasons.ROW_LOCKED, "held"), at=NOW, dry_run=False)
 
     assert task == OPEN.model_copy(update={"reason": reasons.ROW_LOCKED, "message": "held"})
     assert not is_final(task)
 
 
 def test_a_task_ends_where_trying_again_cannot_help() -> None:
-    task = postpone(OPEN, Fault("permanent", reasons.PERMISSION_DENIED, "no right"), at=NOW)
+    task = postpone(OPEN, Fault("permanent", reasons.PERMISSION_DENIED, "no right"), at=NOW, dry_run=False)
 
     assert (task.state, task.reason, task.message) == ("Failed", reasons.PERMISSION_DENIED, "no right")
 
@@ -387,3 +389,16 @@ def test_a_task_ends_where_trying_again_cannot_help() -> None:
 )
 def test_messages_are_shortened_to_one_line(message: str, limit: int, expected: str) -> None:
     assert shorten(message, limit) == expected
+
+
+def test_a_dry_run_never_says_that_something_was_deleted() -> None:
+    measured = fold_results(
+        OPEN, [result("Directory", "WouldDelete", count=3), failed("Redis")], uncertain=False, dry_run=True
+    )
+
+    for task in (
+        conclude(measured, NOW, dry_run=True),
+        fail(measured, reason=reasons.DEADLINE_EXCEEDED, message="too late", at=NOW, dry_run=True),
+    ):
+        assert task.deleted_at is None
+        assert task.directory_deleted is None

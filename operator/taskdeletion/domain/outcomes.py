@@ -44,10 +44,10 @@ def refuse(task: TaskStatus, refusal: Refusal) -> TaskStatus:
     )
 
 
-def postpone(task: TaskStatus, fault: Fault, *, at: datetime) -> TaskStatus:
+def postpone(task: TaskStatus, fault: Fault, *, at: datetime, dry_run: bool) -> TaskStatus:
     """The status of a task whose claim did not happen: tried again, or Failed where trying again cannot help."""
     if not fault.retriable:
-        return fail(task, reason=fault.reason, message=fault.message, at=at)
+        return fail(task, reason=fault.reason, message=fault.message, at=at, dry_run=dry_run)
     return task.model_copy(update={"reason": fault.reason, "message": shorten(fault.message)})
 
 
@@ -125,7 +125,7 @@ def conclude(task: TaskStatus, at: datetime, *, dry_run: bool) -> TaskStatus:
             "state": state,
             "reason": failing[0].reason if failing else None,
             "message": _describe_failure(failing),
-            "deleted_at": at if state in ("Deleted", "PartiallyFailed") else None,
+            "deleted_at": at if state in ("Deleted", "PartiallyFailed") and not dry_run else None,
             **({} if dry_run else _flags(resources)),
         }
     )
@@ -159,7 +159,7 @@ def _describe_failure(failing: Sequence[ResourceStatus]) -> str | None:
     return shorten("; ".join(f"{found.resource}: {found.message or found.reason}" for found in failing))
 
 
-def fail(task: TaskStatus, *, reason: str, message: str, at: datetime) -> TaskStatus:
+def fail(task: TaskStatus, *, reason: str, message: str, at: datetime, dry_run: bool) -> TaskStatus:
     """The final status of a task that ends for a reason of the whole request (limits, store replaced)."""
     resources = task.resources or []
     touched = any(map(_is_touched, resources))
@@ -168,8 +168,8 @@ def fail(task: TaskStatus, *, reason: str, message: str, at: datetime) -> TaskSt
             "state": "PartiallyFailed" if touched else "Failed",
             "reason": reason,
             "message": shorten(message),
-            "deleted_at": at if touched else None,
-            **_flags(resources),
+            "deleted_at": at if touched and not dry_run else None,
+            **({} if dry_run else _flags(resources)),
         }
     )
 

@@ -3,10 +3,11 @@
 Called by the workflow with tasks whose claim is confirmed. One resource failing never stops the others.
 """
 
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from taskdeletion.api import reasons
 from taskdeletion.api.task_deletion import Outcome
@@ -18,6 +19,8 @@ from taskdeletion.domain.siblings import Sibling
 from taskdeletion.executors.store import OpenStore
 
 Results = Sequence[StepResult]
+_ABANDONED = Fault("waiting", reasons.INTERRUPTED, "the attempt was given up; work goes on with the next one")
+_OTHERS = Fault("waiting", reasons.CLAIMED_BY_OTHER, "another request still holds a sibling of the directory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +38,23 @@ class PurgeWork:
 def purge(work: PurgeWork, *, tick_seconds: float, on_tick: Callable[[], None]) -> Iterator[Results]:
     """Purge (dry run: count) everything; yields results as they come, several at a time.
 
-    `on_tick` is called about every `tick_seconds` while the work goes on, for progress.
+    `on_tick` is called about every `tick_seconds` while the work goes on, for progress. Whatever it raises: when this
+    has ended, nothing goes on.
     """
-    pending = set(_start(work))
+    abandoned = threading.Event()
+    pending = set(_start(replace(work, halt=lambda: _ABANDONED if abandoned.is_set() else work.halt())))
     due = time.monotonic() + tick_seconds
-    while pending:
-        done, pending = wait(pending, timeout=max(due - time.monotonic(), 0.0), return_when=FIRST_COMPLETED)
-        for future in done:
-            yield future.result()
-        if pending and time.monotonic() >= due:
-            on_tick()
-            due = time.monotonic() + tick_seconds
+    try:
+        while pending:
+            done, pending = wait(pending, timeout=max(due - time.monotonic(), 0.0), return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+            if pending and time.monotonic() >= due:
+                on_tick()
+                due = time.monotonic() + tick_seconds
+    finally:  # a request could end, and its tasks pass to another, beside work that nobody waits for
+        abandoned.set()
+        wait([future for future in pending if not future.cancel()])
 
 
 def _start(work: PurgeWork) -> Iterator[Future[Results]]:
@@ -68,6 +77,9 @@ def _start_directories(work: PurgeWork, root: DirectoryRoot) -> Iterator[Future[
         return
     for task_id in work.task_ids:
         siblings = [sibling for sibling in found[task_id].siblings if work.is_adoptable(sibling)]
+        if len(siblings) < len(found[task_id].siblings):  # never Absent: something of the task is there
+            yield pool.submit(_fail_all, [task_id], _OTHERS)
+            continue
         names: list[str | Sibling] = [*siblings]
         if work.dry_run:
             names += [task_id] * found[task_id].directory

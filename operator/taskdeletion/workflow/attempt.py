@@ -99,6 +99,8 @@ class Attempt:
             self._read(new)
         except Fault as fault:
             self._postpone(new, fault)
+            if fault.kind == "retriable":
+                self._count_attempt()
         to_claim = [task_id for task_id in unclaimed if self._is_claimable(task_id)]
         claimed = [task_id for task_id in task_ids if self.record.tasks[task_id].claimed]
         if not to_claim and not claimed:
@@ -209,8 +211,8 @@ class Attempt:
         return results
 
     def _is_adoptable(self, sibling: Sibling) -> bool:
-        """Our own sibling, or one whose request has ended or is gone."""
-        return sibling.owner == self.record.live.uid or not self.ownership.is_live(sibling.owner)
+        """Our own sibling, or one of a request that has ended, is gone, or is done with this task."""
+        return sibling.owner == self.record.live.uid or not self.ownership.is_held(sibling.owner, sibling.task_id)
 
     def _fold(self, task: TaskStatus, results: Sequence[StepResult]) -> TaskStatus:
         uncertain = task.task_id in self.uncertain
@@ -228,4 +230,6 @@ class Attempt:
     def _postpone(self, task_ids: Sequence[str] | frozenset[str], fault: Fault) -> None:
         for task_id in task_ids:
             self.kinds.add(fault.kind)
-            self.record.put(postpone(self.record.tasks[task_id], fault, at=self.record.now))
+            self.record.put(
+                postpone(self.record.tasks[task_id], fault, at=self.record.now, dry_run=self.record.spec.dry_run)
+            )

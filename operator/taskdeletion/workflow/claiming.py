@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from taskdeletion.api import reasons
+from taskdeletion.backends.directory import DirectoryRoot
 from taskdeletion.backends.postgres import CommitUnknown, LockedTasks, PostgresCatalog
-from taskdeletion.domain.claims import Refusal, Rules, decide_claim
+from taskdeletion.domain.claims import UNKNOWN_TASK, Refusal, Rules, decide_claim
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.outcomes import conclude, fold_results, is_final, postpone, refuse
 from taskdeletion.domain.results import CatalogEntry, StepResult
@@ -38,7 +39,14 @@ class Claim:
         except (Fault, CommitUnknown) as error:
             self._recover(error if isinstance(error, Fault) else error.fault, task_ids, moved)
         else:
-            self.confirmed += moved
+            self._confirm(moved)
+
+    def _confirm(self, moved: list[str]) -> None:
+        """The commit confirms what it locked. A task without a row had nothing to lock: it is compared once more."""
+        unknown = [task_id for task_id in moved if self.record.version_of(task_id) == UNKNOWN_TASK]
+        self.confirmed += [task_id for task_id in moved if task_id not in unknown]
+        if unknown:
+            self._compare_all_again(unknown)
 
     def _claim_under_lock(self, catalog: PostgresCatalog, task_ids: list[str], moved: list[str]) -> None:
         spec = self.record.spec
@@ -96,10 +104,12 @@ class Claim:
             self.store.directory.sync()
 
     def _give_up_directory(self, task_id: str, fault: Fault) -> None:
-        if fault.retriable:
-            self._postpone([task_id], fault)
+        """Its directory cannot be moved; a rename of an earlier attempt that nothing confirmed goes back first."""
+        why = fault if fault.retriable else undo_rename(self.store.directory, self.record, task_id) or fault
+        if why.retriable:
+            self._postpone([task_id], why)
         else:
-            self._fail(task_id, fault)
+            self._fail(task_id, why)
 
     def _rename(self, task_id: str) -> Fault | None:
         assert self.store.directory is not None
@@ -112,6 +122,9 @@ class Claim:
     def _recover(self, fault: Fault, task_ids: list[str], moved: list[str]) -> None:
         """The transaction failed, or its commit is in doubt: compare once more what was moved, postpone the rest."""
         self._postpone([task_id for task_id in task_ids if task_id not in moved and self._is_open(task_id)], fault)
+        self._compare_all_again(moved)
+
+    def _compare_all_again(self, moved: list[str]) -> None:
         assert self.store.catalog is not None
         try:
             entries = self.store.catalog.read(moved) if moved else {}
@@ -133,24 +146,13 @@ class Claim:
 
     def _give_up(self, task_id: str, refusal: Refusal) -> None:
         """Refuse the task; a rename of ours that was never confirmed goes back first."""
-        if fault := self.undo(task_id):
+        if fault := undo_rename(self.store.directory, self.record, task_id):
             if fault.retriable:
                 self._postpone([task_id], fault)
             else:
                 self._fail(task_id, fault)
             return
         self.record.put(refuse(self.record.tasks[task_id], refusal))
-
-    def undo(self, task_id: str) -> Fault | None:
-        """Put an unconfirmed rename of this request back, never replacing anything; returns what prevented it."""
-        if self.store.directory is None or self.record.spec.dry_run:
-            return None
-        try:
-            if self.store.directory.undo(task_id, self.record.live.uid):
-                self.store.directory.sync()
-        except Fault as fault:
-            return fault
-        return None
 
     def _fail(self, task_id: str, fault: Fault) -> None:
         failed = StepResult.failed(task_id, "Directory", fault)
@@ -161,11 +163,12 @@ class Claim:
     def _postpone(self, task_ids: Iterable[str], fault: Fault) -> None:
         """Leave tasks for the next attempt; where trying again cannot help, they end, with any rename undone first."""
         for task_id in task_ids:
-            undone = None if fault.retriable else self.undo(task_id)
+            undone = None if fault.retriable else undo_rename(self.store.directory, self.record, task_id)
             why = undone or fault
             if why.retriable:
                 self.postponed[task_id] = why
-            self.record.put(postpone(self.record.tasks[task_id], why, at=self.record.now))
+            task, dry_run = self.record.tasks[task_id], self.record.spec.dry_run
+            self.record.put(postpone(task, why, at=self.record.now, dry_run=dry_run))
 
 
 def _refuse_references(other: str) -> Refusal:
@@ -175,3 +178,15 @@ def _refuse_references(other: str) -> Refusal:
         f"rows of {other} refer to this task and would be changed or block the delete; remove them first,"
         " or keep the records",
     )
+
+
+def undo_rename(root: DirectoryRoot | None, record: Record, task_id: str) -> Fault | None:
+    """Put an unconfirmed rename of this request back, never replacing anything; returns what prevented it."""
+    if root is None or record.spec.dry_run:
+        return None
+    try:
+        if root.undo(task_id, record.live.uid):
+            root.sync()
+    except Fault as fault:
+        return fault
+    return None

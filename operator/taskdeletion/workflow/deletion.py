@@ -1,7 +1,7 @@
 """What happens to one TaskDeletion, level-triggered: read, decide, perform, record, say when to look again.
 
-Called by the workers with a key. Everything it knows it reads anew: the live object and its TaskStore. The order of
-effects inside an attempt is in `attempt.py`; here is what surrounds attempts.
+Called by the workers with a key. Everything it decides on it reads anew: the live object and its TaskStore. The order
+of effects inside an attempt is in `attempt.py`; here is what surrounds attempts.
 """
 
 import logging
@@ -15,47 +15,38 @@ from datetime import timedelta
 from pydantic import ValidationError
 
 from taskdeletion.api import reasons
-from taskdeletion.api.task_deletion import TaskDeletionStatus, TaskStatus
 from taskdeletion.domain.backoff import delay_before_attempt, delay_while_waiting
 from taskdeletion.domain.claims import Rules
 from taskdeletion.domain.conditions import View, is_terminal
 from taskdeletion.domain.faults import Fault
-from taskdeletion.domain.outcomes import fail
 from taskdeletion.domain.plan import build_tasks
 from taskdeletion.domain.request import resolve_cutoff
-from taskdeletion.domain.summary import decide_phase
 from taskdeletion.executors.store import OpenStore
 from taskdeletion.kube.client import KubeForbidden, KubeUnavailable
 from taskdeletion.kube.objects import Cluster, Key, LiveObject, StatusConflict
-from taskdeletion.observe.audit import write_audit
 from taskdeletion.observe.logging import about
 from taskdeletion.workflow.attempt import Attempt
-from taskdeletion.workflow.auditing import build_audit_records
-from taskdeletion.workflow.claiming import Claim
+from taskdeletion.workflow.cancellation import close_cancelled
+from taskdeletion.workflow.ending import (
+    STOPPED,
+    Limit,
+    close_tasks,
+    find_limit,
+    has_unconfirmed,
+    undo_unconfirmed,
+    write_end,
+)
 from taskdeletion.workflow.halting import Halting
+from taskdeletion.workflow.memory import Memories, Memory
 from taskdeletion.workflow.ownership import Ownership
 from taskdeletion.workflow.record import Record
 from taskdeletion.workflow.rejection import find_rejection, reject_unreadable
 from taskdeletion.workflow.stores import Stores
 
 log = logging.getLogger(__name__)
-_NO_CATALOG = (
-    "the TaskStore has no catalog, so nothing can be checked; set force: true in a new request if that is meant"
-)
-
-
-@dataclass(slots=True)
-class _Memory:
-    """What one process knows of a request beside its status; losing it is safe."""
-
-    #: Looks at an unavailable dependency so far, for the delay.
-    looks: int = 0
-    #: The last attempt ended by something that passes by itself (the API server away): the next one is the same one.
-    is_uncounted: bool = False
-    #: The object as last written, while it has begun tasks: a cancelled request is finished from it.
-    begun: LiveObject | None = None
-    #: When that answer was asked for, by the clock of this process.
-    begun_at: float = 0.0
+_NO_CATALOG = "the TaskStore has no catalog, so nothing can be checked; if that is meant, set force: true"
+_INTERRUPTED = View("waiting", reasons.INTERRUPTED, "the operator stopped; work goes on when it is back")
+_SUSPENDED = View("suspended", reasons.SUSPENDED, "suspended: nothing new begins; set suspend: false to go on")
 
 
 @dataclass(slots=True)
@@ -68,7 +59,7 @@ class DeletionWorkflow:
     stopping: threading.Event
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
-    _memory: dict[Key, _Memory] = field(default_factory=dict)
+    _memories: Memories = field(default_factory=Memories)
 
     def reconcile(self, key: Key) -> float | None:
         """Bring one request as far as it can go now. Returns seconds until the next look, or None."""
@@ -87,12 +78,22 @@ class DeletionWorkflow:
         if is_terminal(record.status.conditions or []):
             return self._expire(record)
         self.ownership.observe(record.standing)
-        return self._advance(record)
+        try:
+            return self._advance(record)
+        finally:
+            if record.status.completion_time is None and not record.gone:
+                self.recall(record.live, record.read_at)
+
+    def recall(self, live: LiveObject, read_at: float) -> None:
+        """Keep a live request as it is published: if it is cancelled, it is finished from that."""
+        if live.status.get("tasks"):
+            memory = self._memories.of(live)
+            memory.last, memory.last_read_at = live, read_at
 
     # --- what is over -----------------------------------------------------------------------------------------------
     def _expire(self, record: Record) -> float | None:
         """The request has ended: delete it when its time to live is over."""
-        self._memory.pop(record.live.key, None)
+        self._memories.drop(record.live.key)
         self.ownership.forget(record.live.uid)
         record.acknowledge()
         ttl, ended = record.spec.ttl_seconds_after_finished, record.status.completion_time
@@ -105,106 +106,91 @@ class DeletionWorkflow:
         return None
 
     def _close_predecessor(self, key: Key, live: LiveObject | None) -> None:
-        """A request that was deleted while it ran is cancelled: what this process has claimed for it is finished."""
-        memory = self._memory.get(key)
-        before = memory.begun if memory else None
-        if before is not None and (live is None or live.deleting or live.uid != before.uid):
-            self._finish_cancelled(before, memory.begun_at if memory else 0.0)
-        if live is None or live.deleting:
-            self._memory.pop(key, None)
-            self._forget_key(key)
-
-    def _forget_key(self, key: Key) -> None:
+        """A request that was deleted while it was live is cancelled; what it had claimed is finished here."""
+        memory, present = self._memories.at(key), None if live is None or live.deleting else live.uid
+        if memory is not None and memory.uid != present:
+            if memory.last is not None:
+                self._finish_cancelled(memory.last, memory.last_read_at)
+            self._memories.drop(key)
         for uid in self.ownership.uids_at(key):
-            self.ownership.forget(uid)
+            if uid != present:
+                self.ownership.forget(uid)
 
-    def _finish_cancelled(self, before: LiveObject, read_at: float) -> None:
-        self._memory.pop(before.key, None)
-        record = Record(self.cluster, self.ownership, before, clock=self.clock, read_at=read_at)
+    def _finish_cancelled(self, last: LiveObject, read_at: float) -> None:
+        record = Record(self.cluster, self.ownership, last, clock=self.clock, read_at=read_at)
         record.gone = True
         try:
-            with self.stores.open_unprobed(before.key.namespace, record.spec.store_ref.name) as store:
-                if store.uid == record.status.store_uid:
-                    self._attempt(record, store, self._halting(record), only_begun=True).perform()
+            self._finish_claimed(record)
         except Fault as fault:
             # What was begun stays as a sibling: the TaskStore shows it, the next request that names the task adopts it.
-            log.warning(
-                "a cancelled request was not finished: %s",
-                fault,
-                extra=about(namespace=before.key.namespace, name=before.key.name),
-            )
-        self._close_cancelled(record)
+            where = about(namespace=last.key.namespace, name=last.key.name)
+            log.warning("a cancelled request was not finished: %s", fault, extra=where)
+        close_cancelled(self.cluster, self.ownership, record)
 
-    def _close_cancelled(self, record: Record) -> None:
-        """Say what was finished and what never began; there is no status to say it in."""
-        self.ownership.forget(record.live.uid)
-        record.change(completion_time=record.now)
-        for task in record.open_tasks():
-            state = "PartiallyFailed" if task.claimed else "NotAttempted"
-            record.put(task.model_copy(update={"state": state}))
-        record.put(*(task.model_copy(update={"reason": reasons.CANCELLED}) for task in record.tasks.values()))
-        self._audit(record)
-        done = sum(task.state == "Deleted" for task in record.tasks.values())
-        never = sum(task.state == "NotAttempted" for task in record.tasks.values())
-        message = f"the request was deleted while it ran: {done} tasks were finished, {never} never began"
-        self.cluster.emit(record.live, type="Warning", reason=reasons.CANCELLED, message=message)
+    def _finish_claimed(self, record: Record) -> None:
+        if not any(task.claimed for task in record.open_tasks()):
+            return
+        with self.stores.open_unprobed(record.live.key.namespace, record.spec.store_ref.name) as store:
+            if store.uid == record.status.store_uid:
+                self._build_attempt(record, store, self._halting(record), only_begun=True).perform()
 
     # --- what goes on -----------------------------------------------------------------------------------------------
     def _advance(self, record: Record) -> float | None:
         if (rejection := find_rejection(record)) is not None:
             return self._finish(record, View("rejected", *rejection))
-        halting = self._halting(record)
+        halting, memory = self._halting(record), self._memories.of(record.live)
         if record.spec.suspend and not any(task.state == "Deleting" for task in record.tasks.values()):
-            return self._suspend(record)
-        if (delay := self._delay_of_retry(record)) and not halting.is_past_deadline:
+            self._suspend(record)
+            return None
+        if (limit := find_limit(record, halting, is_uncounted=memory.is_uncounted)) is not None:
+            return self._end(record, limit)
+        if (delay := self._delay_of_retry(record)) is not None:
             return delay
         try:
-            with self._open(record, halting) as store:
-                return self._work(record, store, halting)
+            with self.stores.open(record.live.key.namespace, record.spec.store_ref.name) as store:
+                return self._work(record, store, halting, memory)
         except Fault as fault:
-            return self._wait(record, halting, fault)
+            return self._wait(record, fault)
 
     def _halting(self, record: Record) -> Halting:
-        limit, started = record.spec.active_deadline_seconds, record.status.start_time
-        if limit is None:
-            return Halting(self.stopping, self.clock, None)
-        used = (record.now - started).total_seconds() if started else 0.0
-        return Halting(self.stopping, self.clock, self.clock() + limit - used)
+        left = self._left(record)
+        return Halting(self.stopping, self.clock, None if left is None else self.clock() + left)
 
-    def _delay_of_retry(self, record: Record) -> float | None:
-        due = record.status.next_attempt_time
-        if due is None:
+    @staticmethod
+    def _left(record: Record) -> float | None:
+        """Seconds until the deadline; None without one."""
+        limit = record.spec.active_deadline_seconds
+        if limit is None:
             return None
-        left = (due - record.now).total_seconds()
+        started = record.status.start_time or record.now
+        return limit - (record.now - started).total_seconds()
+
+    @staticmethod
+    def _delay_of_retry(record: Record) -> float | None:
+        due = record.status.next_attempt_time
+        left = (due - record.now).total_seconds() if due is not None else 0.0
         return left if left > 0 else None
 
-    def _open(self, record: Record, halting: Halting) -> OpenStore:
-        """The store, whole. Past the deadline only its directory is needed, to undo what was never confirmed."""
-        namespace, name = record.live.key.namespace, record.spec.store_ref.name
-        if halting.is_past_deadline:
-            return self.stores.open_unprobed(namespace, name)
-        return self.stores.open(namespace, name)
-
-    def _work(self, record: Record, store: OpenStore, halting: Halting) -> float | None:
+    def _work(self, record: Record, store: OpenStore, halting: Halting, memory: Memory) -> float | None:
         if record.status.store_uid not in (None, store.uid):
             message = f"TaskStore {store.name} was replaced while this request ran; create a new request"
-            return self._end(record, store, reasons.STORE_REPLACED, message)
-        if halting.is_past_deadline:
-            return self._end(record, store, reasons.DEADLINE_EXCEEDED, "activeDeadlineSeconds have passed")
-        if (record.status.attempts or 0) > record.spec.backoff_limit:
-            return self._end(record, store, *_describe_backoff(record))
+            return self._end(record, Limit(reasons.STORE_REPLACED, message))
         if store.catalog is None and not record.spec.force:
             return self._finish(record, View("rejected", reasons.CATALOG_REQUIRED, _NO_CATALOG))
         self._prepare(record, store)
-        memory = self._memory.setdefault(record.live.key, _Memory())
-        attempt = self._attempt(record, store, halting, only_begun=record.spec.suspend, counts=not memory.is_uncounted)
+        before = _progress_of(record)
+        suspended, counts = record.spec.suspend, not memory.is_uncounted
+        attempt = self._build_attempt(record, store, halting, only_begun=suspended, counts=counts)
         try:
             attempt.perform()
+            if _progress_of(record) != before:
+                memory.looks = 0
+            delay = self._settle(record, halting, attempt)
         except (KubeUnavailable, KubeForbidden, StatusConflict):
-            memory.is_uncounted = attempt.is_counted  # what cut it short passes by itself: the next one is the same
+            memory.is_uncounted |= attempt.is_counted  # it was cut short by what passes by itself: the next is the same
             raise
         memory.is_uncounted = False
-        return self._settle(record, store, halting, attempt)
+        return delay
 
     def _prepare(self, record: Record, store: OpenStore) -> None:
         """Fix what holds for the whole request: the order of work, the store, the cutoff in the catalog's clock."""
@@ -215,7 +201,7 @@ class DeletionWorkflow:
             record.change(cutoff=cutoff)
         record.change(store_uid=store.uid)
 
-    def _attempt(
+    def _build_attempt(
         self, record: Record, store: OpenStore, halting: Halting, *, only_begun: bool, counts: bool = True
     ) -> Attempt:
         catalog = store.spec.catalog
@@ -237,65 +223,46 @@ class DeletionWorkflow:
         )
 
     # --- after an attempt -------------------------------------------------------------------------------------------
-    def _settle(self, record: Record, store: OpenStore, halting: Halting, attempt: Attempt) -> float | None:
+    def _settle(self, record: Record, halting: Halting, attempt: Attempt) -> float | None:
         if record.gone:
-            self._settle_cancelled(record, store, halting)
+            self._settle_cancelled(record, halting, attempt)
             return None
-        self._remember(record)
         if not record.open_tasks():
             return self._finish(record)
-        if halting.is_past_deadline:
-            return self._end(record, store, reasons.DEADLINE_EXCEEDED, "activeDeadlineSeconds have passed")
-        if halting.is_shutting_down:
-            self._give_back(record, attempt)
-            record.write(View("waiting", reasons.INTERRUPTED, "the operator stopped; work goes on when it is back"))
+        if halting.is_shutting_down and not halting.is_past_deadline:
+            _give_back(record, attempt)
+            record.write(_INTERRUPTED)
             return None
         if record.spec.suspend and not any(attempt.has_begun(task.task_id) for task in record.open_tasks()):
-            self._give_back(record, attempt)
-            return self._suspend(record)
+            _give_back(record, attempt)
+            self._suspend(record)
+            return None
         if _has_stopped_on_error(record):
-            return self._end_open(record, reasons.STOPPED_ON_ERROR, "a task before this one was not deleted")
-        if "retriable" not in attempt.kinds:
-            self._give_back(record, attempt)
-            return self._wait(record, halting, _fault_of(record))
-        if (record.status.attempts or 0) > record.spec.backoff_limit:
-            return self._end(record, store, *_describe_backoff(record))
+            return self._end(record, STOPPED)
+        if "retriable" not in attempt.kinds and not halting.is_past_deadline:
+            _give_back(record, attempt)
+            return self._wait(record, _fault_of(record))
+        if (limit := find_limit(record, halting, is_uncounted=False)) is not None:
+            return self._end(record, limit)
         return self._retry(record)
 
-    def _settle_cancelled(self, record: Record, store: OpenStore, halting: Halting) -> None:
-        self._memory.pop(record.live.key, None)
+    def _settle_cancelled(self, record: Record, halting: Halting, attempt: Attempt) -> None:
         if any(task.claimed for task in record.open_tasks()):
-            self._attempt(record, store, halting, only_begun=True).perform()
-        self._close_cancelled(record)
-
-    def _remember(self, record: Record) -> None:
-        memory = self._memory.setdefault(record.live.key, _Memory())
-        memory.looks = 0
-        begun = any(task.claimed for task in record.open_tasks())
-        memory.begun, memory.begun_at = (record.live if begun else None), record.read_at
-
-    @staticmethod
-    def _give_back(record: Record, attempt: Attempt) -> None:
-        if attempt.is_counted and attempt.counts:
-            record.change(attempts=max((record.status.attempts or 0) - 1, 0))
+            self._build_attempt(record, attempt.store, halting, only_begun=True).perform()
+        self._memories.drop(record.live.key)
+        close_cancelled(self.cluster, self.ownership, record)
 
     def _retry(self, record: Record) -> float:
-        delay = delay_before_attempt(record.status.attempts or 1, self.jitter())
+        delay = self._until(record, delay_before_attempt(record.status.attempts or 1, self.jitter()))
         record.change(next_attempt_time=record.now + timedelta(seconds=delay))
-        waiting = len(record.open_tasks())
-        fault = _fault_of(record)
-        message = f"{waiting} tasks are tried again: {fault.message}"
+        message = f"{len(record.open_tasks())} tasks are tried again: {_fault_of(record).message}"
         record.write(View("running", reasons.RETRYING, message))
         return delay
 
-    def _wait(self, record: Record, halting: Halting, fault: Fault) -> float | None:
+    def _wait(self, record: Record, fault: Fault) -> float | None:
         """Something is away that comes back by itself: wait, use no attempt."""
-        if halting.is_past_deadline:
-            return self._wait_to_end(record, fault)
-        if halting.is_shutting_down:
+        if self.stopping.is_set():
             return None
-        memory = self._memory.setdefault(record.live.key, _Memory())
-        memory.looks += 1
         record.change(
             start_time=record.status.start_time or record.now,
             next_attempt_time=None,
@@ -304,88 +271,66 @@ class DeletionWorkflow:
         by_other = fault.reason == reasons.CLAIMED_BY_OTHER
         reason = fault.reason if by_other else reasons.DEPENDENCY_UNAVAILABLE
         record.write(View("waiting", reason, fault.message if by_other else f"{fault.reason}: {fault.message}"))
-        delay = delay_while_waiting(memory.looks, self.jitter())
-        limit = record.spec.active_deadline_seconds
-        return delay if limit is None else min(delay, max(self._left(record, limit), 0.1))
+        return self._next_look(record)
 
-    @staticmethod
-    def _left(record: Record, limit: int) -> float:
-        started = record.status.start_time or record.now
-        return limit - (record.now - started).total_seconds()
-
-    def _wait_to_end(self, record: Record, fault: Fault) -> float | None:
-        """Past the deadline with a store that is away: end, unless a rename may be there that nothing confirmed."""
-        if all(task.claimed for task in record.tasks.values() if task.state == "Deleting"):
-            return self._end_open(record, reasons.DEADLINE_EXCEEDED, "activeDeadlineSeconds have passed")
-        message = f"the deadline has passed; before the end a rename may have to be undone, and {fault.message}"
-        record.write(View("stopping", reasons.DEADLINE_EXCEEDED, message))
-        memory = self._memory.setdefault(record.live.key, _Memory())
+    def _next_look(self, record: Record) -> float:
+        memory = self._memories.of(record.live)
         memory.looks += 1
-        return delay_while_waiting(memory.looks, self.jitter())
+        return self._until(record, delay_while_waiting(memory.looks, self.jitter()))
 
-    def _suspend(self, record: Record) -> float | None:
+    def _until(self, record: Record, delay: float) -> float:
+        """No longer than to the deadline."""
+        left = self._left(record)
+        return delay if left is None or left <= 0 else min(delay, left + 0.1)
+
+    def _suspend(self, record: Record) -> None:
         for task in record.open_tasks():
             if task.state == "Deleting" and not task.claimed:
                 record.put(task.model_copy(update={"state": "Pending"}))
         record.change(phase="Suspended", start_time=None, next_attempt_time=None)
         if not record.tasks:
             record.put(*build_tasks(record.request))
-        message = "suspended: nothing new begins; set suspend: false to go on"
-        record.write(View("suspended", reasons.SUSPENDED, message))
-        return None
+        record.write(_SUSPENDED)
 
     # --- the end ----------------------------------------------------------------------------------------------------
-    def _end(self, record: Record, store: OpenStore, reason: str, message: str) -> float | None:
-        """End for a limit of the request. No request ends with a rename that nothing confirmed: undo it first."""
-        claim = Claim(record, store, Rules(force=False, cleans_unknown=False, cutoff=None, terminal_statuses=()))
-        for task in record.open_tasks():
-            if task.claimed or task.state != "Deleting":
-                continue
-            fault = claim.undo(task.task_id)
-            if fault is not None and fault.retriable:
-                return self._wait_to_end(record, fault)
-            if fault is not None:
-                record.put(fail(task, reason=fault.reason, message=fault.message, at=record.now))
-        return self._end_open(record, reason, message)
+    def _end(self, record: Record, limit: Limit) -> float | None:
+        """End with open tasks, once no rename can be there that nothing confirmed."""
+        if has_unconfirmed(record) and (fault := self._undo_unconfirmed(record)) is not None:
+            message = f"{limit.message}; before the end a rename may have to be undone, and {fault.message}"
+            record.write(View("stopping", limit.reason, message))
+            return self._next_look(record)
+        close_tasks(record, limit, _cut_short(record))
+        return self._finish(record, View("failed", limit.reason, limit.message))
 
-    def _end_open(self, record: Record, reason: str, message: str) -> float | None:
-        """Give every open task its final state, then finish."""
-        if not record.tasks:
-            record.put(*build_tasks(record.request))
-        for task in record.open_tasks():
-            record.put(_close(task, record, reason, message))
-        return self._finish(record, View("failed", reason, message))
+    def _undo_unconfirmed(self, record: Record) -> Fault | None:
+        """Only the root of the directories is needed for that, whatever else is away."""
+        try:
+            root = self.stores.open_root(record.live.key.namespace, record.spec.store_ref.name)
+        except Fault as fault:
+            return fault
+        if root is None:
+            return undo_unconfirmed(record, None)
+        with root:
+            return undo_unconfirmed(record, root)
 
     def _finish(self, record: Record, view: View | None = None) -> float | None:
-        tasks = list(record.tasks.values())
-        phase = decide_phase(tasks, ignore_not_found=record.spec.not_found_policy == "Ignore") if tasks else "Failed"
-        if view is not None and phase == "Succeeded":
-            phase = "Failed"
-        record.change(
-            phase=phase,
-            start_time=record.status.start_time or record.now,
-            completion_time=record.now,
-            next_attempt_time=None,
-        )
-        record.write(view or _describe_end(record.status, tasks, dry_run=record.spec.dry_run))
-        self._memory.pop(record.live.key, None)
+        write_end(record, view)
+        self._memories.drop(record.live.key)
         if record.gone:
-            self._close_cancelled(record)
+            close_cancelled(self.cluster, self.ownership, record)
             return None
-        self._audit(record)
         return record.spec.ttl_seconds_after_finished
 
-    def _audit(self, record: Record) -> None:
-        for line in build_audit_records(record):
-            write_audit(line)
+
+def _progress_of(record: Record) -> tuple[int, int]:
+    """Grows as tasks are claimed and come to an end."""
+    tasks = record.tasks.values()
+    return sum(bool(task.claimed) for task in tasks), len(tasks) - len(record.open_tasks())
 
 
-def _close(task: TaskStatus, record: Record, reason: str, message: str) -> TaskStatus:
-    begun = task.state == "Deleting" or task.resources
-    if not begun:
-        return task.model_copy(update={"state": "NotAttempted", "reason": reason, "message": None})
-    detail = f"{message}; {task.message}" if task.message else message
-    return fail(task, reason=reason, message=detail, at=record.now)
+def _give_back(record: Record, attempt: Attempt) -> None:
+    if attempt.is_counted:
+        record.change(attempts=max((record.status.attempts or 0) - 1, 0))
 
 
 def _cut_short(record: Record) -> frozenset[str]:
@@ -400,8 +345,8 @@ def _has_stopped_on_error(record: Record) -> bool:
     if record.spec.continue_on_error:
         return False
     good = {"Deleted", "WouldDelete"} | ({"NotFound"} if record.spec.not_found_policy == "Ignore" else set())
-    closed = [task for task in record.tasks.values() if task not in record.open_tasks()]
-    return any(task.state not in good for task in closed)
+    open_ids = {task.task_id for task in record.open_tasks()}
+    return any(task.state not in good for task in record.tasks.values() if task.task_id not in open_ids)
 
 
 def _fault_of(record: Record) -> Fault:
@@ -413,24 +358,3 @@ def _fault_of(record: Record) -> Fault:
         if task.reason is not None:
             return Fault("waiting", task.reason, task.message or task.reason)
     return Fault("waiting", reasons.INTERRUPTED, "work was interrupted and goes on")
-
-
-def _describe_backoff(record: Record) -> tuple[str, str]:
-    return (
-        reasons.BACKOFF_LIMIT_EXCEEDED,
-        f"{record.status.attempts} attempts were begun, backoffLimit is {record.spec.backoff_limit}",
-    )
-
-
-def _describe_end(status: TaskDeletionStatus, tasks: list[TaskStatus], *, dry_run: bool) -> View:
-    states = [task.state for task in tasks]
-    if status.phase == "Succeeded":
-        done = states.count("Deleted") + states.count("WouldDelete")
-        verb = "would be deleted" if dry_run else "deleted"
-        return View(
-            "succeeded", reasons.DRY_RUN if dry_run else reasons.SUCCEEDED, f"{done} of {len(tasks)} tasks {verb}"
-        )
-    counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
-    first = next((task for task in tasks if task.state not in ("Deleted", "WouldDelete")), tasks[0])
-    why = f"; first: {first.task_id}: {first.reason}" if first.reason else ""
-    return View("failed", reasons.TASKS_NOT_DELETED, f"{counts}{why}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from taskdeletion.api import reasons
 from taskdeletion.api.task_deletion import Resource
 from taskdeletion.backends.directory import DirectoryRoot
-from taskdeletion.backends.postgres import PostgresCatalog
+from taskdeletion.backends.postgres import Marks, PostgresCatalog
 from taskdeletion.domain.claims import UNKNOWN_TASK
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.results import Guard, StepResult, Version
@@ -19,6 +19,8 @@ Look = Callable[[Sequence[str]], Iterable[str]]
 _REAPPEARED = Fault(
     "permanent", reasons.DIRECTORY_REAPPEARED, "a directory appeared again after the purge; it was not touched"
 )
+_ROW_LOCKED = Fault("retriable", reasons.ROW_LOCKED, "another transaction holds the row; it is marked later")
+_SIBLING_LEFT = Fault("retriable", reasons.NOT_EMPTY, "a sibling of the directory is there after the purge")
 _GONE = ("Deleted", "Skipped", "WouldDelete")
 
 
@@ -62,6 +64,7 @@ class Finish:
         try:
             found = self.store.directory.look(list(self.results))
             there = [task_id for task_id, one in found.items() if one.directory]
+            aside = [task_id for task_id in self._clean_tasks() if found[task_id].siblings]
             restarted = self.guard(there) if there else {}
         except Fault as unknown:
             for task_id in self.results:
@@ -69,21 +72,26 @@ class Finish:
             return
         for task_id in there:
             self._add(StepResult.failed(task_id, "Directory", restarted.get(task_id) or _REAPPEARED))
+        for task_id in aside:
+            self._add(StepResult.failed(task_id, "Directory", _SIBLING_LEFT))
 
     # --- rows that stay ---------------------------------------------------------------------------------------------
     def _keep_records(self, catalog: PostgresCatalog) -> None:
         clean = [task_id for task_id in self._clean_tasks() if self.versions[task_id] != UNKNOWN_TASK]
         try:
             if clean and not self.dry_run:
-                marked = catalog.mark({task_id: self.versions[task_id] for task_id in clean}, force=self.force)
+                marks = catalog.mark({task_id: self.versions[task_id] for task_id in clean}, force=self.force)
             else:
-                marked = set(clean)
+                marks = Marks(frozenset(clean), frozenset())
         except Fault as fault:
             for task_id in clean:
                 self._add(StepResult.failed(task_id, "DatabaseRecords", fault))
             return
         for task_id in self.results:
-            changed = task_id in clean and task_id not in marked
+            if task_id in marks.row_locked:
+                self._add(StepResult.failed(task_id, "DatabaseRecords", _ROW_LOCKED))
+                continue
+            changed = task_id in clean and task_id not in marks.marked
             self._add(_kept(task_id, "the row changed meanwhile and was left as it is" if changed else ""))
 
     # --- rows that go -----------------------------------------------------------------------------------------------

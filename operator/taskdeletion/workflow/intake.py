@@ -5,7 +5,7 @@ back as events; they change neither generation nor deletion, and are passed over
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from taskdeletion.api.task_deletion import TaskDeletion
@@ -34,6 +34,11 @@ class Intake:
             self._add(key, lane=lane_of(key, body.get("spec") or {}))
         elif self._is_news(key, metadata) and not _is_settled(kind, body):
             self._add(key, lane=lane_of(key, body.get("spec") or {}))
+
+    def retain(self, keys: Collection[Key]) -> None:
+        """Forget what is not among `keys`: a watch can lose the news that an object is gone."""
+        with self._lock:
+            self._seen = {key: seen for key, seen in self._seen.items() if key in keys}
 
     def _is_news(self, key: Key, metadata: Mapping[str, Any]) -> bool:
         seen: Seen = (metadata["uid"], metadata.get("generation", 0), "deletionTimestamp" in metadata)

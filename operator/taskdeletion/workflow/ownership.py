@@ -126,6 +126,14 @@ class Ownership:
         with self._lock:
             return uid in self._books.live or uid in self._books.busy.values()
 
+    def is_held(self, uid: str, task_id: str) -> bool:
+        """Whether the request behind this uid says `Deleting` for the task, or a worker still finishes it for it."""
+        with self._lock:
+            standing = self._books.live.get(uid)
+            if standing is not None and task_id in standing.deleting:
+                return True
+            return any(owner == uid and key[2] == task_id for key, owner in self._books.busy.items())
+
     def is_named(self, namespace: str, task_id: str) -> bool:
         """Whether a live request of this namespace names this task."""
         with self._lock:

@@ -32,8 +32,20 @@ def describe_invalid(error: ValidationError) -> str:
 
 
 def reject_unreadable(cluster: Cluster, live: LiveObject, error: ValidationError) -> None:
-    """Fail a request whose spec or status this operator cannot read; its status is replaced by the reason."""
+    """Fail a request whose spec or status this operator cannot read.
+
+    One that has begun may hold claims, so it is not ended and its tasks stay as they are: an operator that can read
+    it goes on (this one may be older).
+    """
     view = View("rejected", reasons.INVALID_SPEC, f"this operator cannot read the request: {describe_invalid(error)}")
+    if live.status.get("tasks"):
+        stalled = [
+            found.to_api()
+            for found in build_conditions([], view, generation=live.generation, now=live.created_at)
+            if found.type in ("Stalled", "Ready")
+        ]
+        cluster.write_status(live, {**live.status, "conditions": stalled})
+        return
     status = TaskDeletionStatus(
         observed_generation=live.generation,
         phase="Failed",

@@ -40,6 +40,7 @@ class StoreWorkflow:
         """Probe the store, sweep its root, write what changed. Returns seconds until the next probe."""
         live = self.cluster.read(key)
         if live is None or live.deleting:
+            self.stores.forget(key.namespace, key.name)
             return None
         findings, whole = self._examine(key)
         leftovers = self._sweep(live, findings)

@@ -7,7 +7,7 @@ a `waiting` Fault that names the part: a store that is not whole is not worked o
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -68,9 +68,9 @@ class Stores:
 
     def open(self, namespace: str, name: str) -> OpenStore:
         """The store with every part usable, as a context manager. Raises Fault (waiting) with what is missing."""
-        store = self.open_unprobed(namespace, name)
+        store, entry = self._open(namespace, name)
         try:
-            self._require_whole(store)
+            self._require_whole(store, entry)
         except BaseException:
             store.close()
             raise
@@ -78,6 +78,9 @@ class Stores:
 
     def open_unprobed(self, namespace: str, name: str) -> OpenStore:
         """The store with its parts connected but not probed. Raises Fault (waiting)."""
+        return self._open(namespace, name)[0]
+
+    def _open(self, namespace: str, name: str) -> tuple[OpenStore, _Entry]:
         located = self.locate(namespace, name)
         entry = self._acquire(located)
         try:
@@ -85,7 +88,7 @@ class Stores:
         except BaseException:
             self._release(entry)
             raise
-        return OpenStore(
+        store = OpenStore(
             namespace=namespace,
             name=name,
             uid=located.live.uid,
@@ -94,6 +97,7 @@ class Stores:
             directory=directory,
             release=lambda: self._release(entry),
         )
+        return store, entry
 
     def open_root(self, namespace: str, name: str) -> DirectoryRoot | None:
         """Only the root of the store's directories, whatever its other parts are like. Raises Fault (waiting)."""
@@ -119,29 +123,31 @@ class Stores:
         probes = {part: self._probes.submit(probe) for part, probe in found.items()}
         return {part: future.result() for part, future in probes.items()}
 
+    def forget(self, namespace: str, name: str) -> None:
+        """The TaskStore is gone: close its connections, now or when their last user is done."""
+        with self._lock:
+            entry = self._entries.pop((namespace, name), None)
+            unused = self._retire(entry)
+        _close_all(unused)
+
     def close(self) -> None:
         """Close all connections; stores that are still in use are closed when they are released."""
         with self._lock:
             entries, self._entries = list(self._entries.values()), {}
-            for entry in entries:
-                entry.retired = True
-        for entry in entries:
-            if not entry.uses:
-                entry.connections.close()
+            unused = [connections for entry in entries for connections in self._retire(entry)]
+        _close_all(unused)
         self._probes.shutdown(wait=False, cancel_futures=True)
 
     # --- whole or not -----------------------------------------------------------------------------------------------
-    def _require_whole(self, store: OpenStore) -> None:
-        entry = self._entries.get((store.namespace, store.name))
-        if entry is not None and self._is_fresh(entry):
+    def _require_whole(self, store: OpenStore, entry: _Entry) -> None:
+        if self._is_fresh(entry):
             return
         problems = [(part, problem) for part, found in self.probe(store).items() for problem in found]
         if problems:
             part, first = problems[0]
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise Fault("waiting", first.reason, f"{part}: {first.message}{more}")
-        if entry is not None:
-            entry.probed_at = self._clock()
+        entry.probed_at = self._clock()
 
     def _is_fresh(self, entry: _Entry) -> bool:
         return entry.probed_at is not None and self._clock() - entry.probed_at < PROBE_FRESH_SECONDS
@@ -175,27 +181,30 @@ class Stores:
         secrets = self._read_secrets(located)
         fingerprint = _fingerprint(located, secrets)
         key = (located.live.key.namespace, located.live.key.name)
+        unused: list[Connections] = []
         with self._lock:
             entry = self._entries.get(key)
             if entry is None or entry.fingerprint != fingerprint:
                 fresh = _Entry(fingerprint, self._connect(located, secrets))
-                self._entries[key] = fresh
-                if entry is not None:
-                    entry.retired = True
-                    self._close_unused(entry)
-                entry = fresh
+                unused = self._retire(entry)
+                entry = self._entries[key] = fresh
             entry.uses += 1
+        _close_all(unused)
         return entry
 
     def _release(self, entry: _Entry) -> None:
         with self._lock:
             entry.uses -= 1
-            self._close_unused(entry)
+            unused = [entry.connections] if entry.retired and not entry.uses else []
+        _close_all(unused)
 
     @staticmethod
-    def _close_unused(entry: _Entry) -> None:
-        if entry.retired and not entry.uses:
-            entry.connections.close()
+    def _retire(entry: _Entry | None) -> list[Connections]:
+        """What can be closed now; what is in use is closed by its last user. Call with the lock, close without."""
+        if entry is None:
+            return []
+        entry.retired = True
+        return [] if entry.uses else [entry.connections]
 
     def _read_secrets(self, located: Located) -> dict[str, SecretData]:
         names = _secret_names(located.spec)
@@ -204,13 +213,16 @@ class Stores:
     def _connect(self, located: Located, secrets: Mapping[str, SecretData]) -> Connections:
         spec = located.spec
         with ExitStack() as undo:
-            catalog = _connect_catalog(spec, secrets)
-            if catalog is not None:
-                undo.callback(catalog.close)
-            redis = _connect_redis(spec, secrets)
-            if redis is not None:
-                undo.callback(redis.close)
-            objects = _connect_objects(spec, secrets)
+            try:
+                catalog = _connect_catalog(spec, secrets)
+                if catalog is not None:
+                    undo.callback(catalog.close)
+                redis = _connect_redis(spec, secrets)
+                if redis is not None:
+                    undo.callback(redis.close)
+                objects = _connect_objects(spec, secrets)
+            except ValueError as error:  # patterns are checked at admission, and again by the backends
+                raise Fault("waiting", reasons.STORE_INVALID, str(error)) from error
             undo.pop_all()
         pools = StorePools(located.live.key.name, self._settings.store_threads)
         return Connections(pools, catalog, redis, objects, SharedSweep(redis) if redis is not None else None)
@@ -222,6 +234,12 @@ class Stores:
         claim = directory.persistent_volume_claim.claim_name
         volume = self._settings.volumes_root / located.live.key.namespace / claim
         return DirectoryRoot.open(volume, directory.sub_path, require_mount=self._settings.require_mount)
+
+
+def _close_all(unused: Iterable[Connections]) -> None:
+    """Closing can wait for requests that are on their way, so it is never done under the lock."""
+    for connections in unused:
+        connections.close()
 
 
 def _validate_all(found: Mapping[str, LiveObject], name: str) -> tuple[dict[str, TaskStoreSpec], str | None]:

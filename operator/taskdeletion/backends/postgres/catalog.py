@@ -17,7 +17,7 @@ from taskdeletion.backends.postgres.connection import (
     PostgresConnection,
     Timeouts,
 )
-from taskdeletion.backends.postgres.marks import mark_rows
+from taskdeletion.backends.postgres.marks import Marks, mark_rows
 from taskdeletion.backends.postgres.probe import probe_catalog
 from taskdeletion.backends.postgres.records import RecordDeletion, count_rows
 from taskdeletion.backends.postgres.tables import CatalogTables, chunked, read_rows
@@ -77,10 +77,10 @@ class PostgresCatalog:
         """
         return claim_tasks(self._transactions, self._tables, task_ids, with_records=with_records, lock=lock)
 
-    def mark(self, versions: Mapping[str, Version], *, force: bool) -> set[str]:
-        """Mark the rows that are still of the given version; the ids whose row is marked now, by this call or before.
+    def mark(self, versions: Mapping[str, Version], *, force: bool) -> Marks:
+        """Mark the rows that are still of the given version; says which are marked now, by this call or before.
 
-        A row that somebody holds is not waited for: the others are marked, then Fault (retriable, RowLocked) is raised.
+        A row that somebody holds is not waited for: the others are marked, and it is named.
         """
         return mark_rows(self._transactions, self._tables, versions, force=force)
 

@@ -4,16 +4,15 @@ Called by the workflow after the purge (DESIGN section 3, Mark). Touches only ro
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from psycopg import sql
 
-from taskdeletion.api import reasons
 from taskdeletion.backends.postgres.connection import CatalogConnection
 from taskdeletion.backends.postgres.locks import Locked, lock_rows
 from taskdeletion.backends.postgres.tables import CatalogTables, TaskRow, chunked, named
 from taskdeletion.backends.postgres.transactions import WRITE, CommitUnknown, Transactions
-from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.results import Version
 
 CHUNK: Final = 500
@@ -25,10 +24,18 @@ _NOW_WITH_ZONE = sql.SQL("now()")
 _NOW_IN_ZONE = sql.SQL("timezone(%(zone)s, now())")
 
 
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """`marked`: rows that say now that the directory is gone. `row_locked`: rows that another transaction holds."""
+
+    marked: frozenset[str]
+    row_locked: frozenset[str]
+
+
 def mark_rows(
     transactions: Transactions, tables: CatalogTables, versions: Mapping[str, Version], *, force: bool
-) -> set[str]:
-    """The ids whose row is marked now; see PostgresCatalog.mark."""
+) -> Marks:
+    """Which rows are marked now; see PostgresCatalog.mark."""
     marked: set[str] = set()
     busy: set[str] = set()
     for ids in chunked(versions, CHUNK):
@@ -36,10 +43,7 @@ def mark_rows(
         done, locked = _mark_chunk(transactions, tables, chunk, force=force)
         marked |= done
         busy |= locked
-    if busy:  # the caller may try all of them again: a mark can be repeated
-        message = f"another transaction holds the row of {len(busy)} tasks, first {min(busy)}"
-        raise Fault("retriable", reasons.ROW_LOCKED, message)
-    return marked
+    return Marks(frozenset(marked), frozenset(busy))
 
 
 def _mark_chunk(

@@ -1,0 +1,122 @@
+"""The end of a request, however it comes: every task final, one last write, Event and audit lines.
+
+Called by `workflow.deletion` and `workflow.cancellation`. No request ends with a rename that nothing confirmed.
+"""
+
+from dataclasses import dataclass
+
+from taskdeletion.api import reasons
+from taskdeletion.api.task_deletion import TaskDeletionStatus, TaskStatus
+from taskdeletion.backends.directory import DirectoryRoot
+from taskdeletion.domain.conditions import View
+from taskdeletion.domain.faults import Fault
+from taskdeletion.domain.outcomes import fail, fold_results
+from taskdeletion.domain.plan import build_tasks
+from taskdeletion.domain.results import StepResult
+from taskdeletion.domain.summary import decide_phase
+from taskdeletion.observe.audit import write_audit
+from taskdeletion.workflow.auditing import build_audit_records
+from taskdeletion.workflow.claiming import undo_rename
+from taskdeletion.workflow.halting import Halting
+from taskdeletion.workflow.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Why a request ends although tasks are open."""
+
+    reason: str
+    message: str
+
+
+DEADLINE = Limit(reasons.DEADLINE_EXCEEDED, "activeDeadlineSeconds have passed")
+STOPPED = Limit(reasons.STOPPED_ON_ERROR, "a task before this one was not deleted")
+
+
+def find_limit(record: Record, halting: Halting, *, is_uncounted: bool) -> Limit | None:
+    """The limit that a request has reached before an attempt. An attempt that was cut short may be repeated."""
+    if halting.is_past_deadline:
+        return DEADLINE
+    attempts, limit = record.status.attempts or 0, record.spec.backoff_limit
+    if attempts > limit and not is_uncounted:
+        return Limit(
+            reasons.BACKOFF_LIMIT_EXCEEDED, f"{attempts} attempts were begun, spec.backoffLimit allows {limit} retries"
+        )
+    return None
+
+
+def has_unconfirmed(record: Record) -> bool:
+    """Whether a rename may be there that nothing confirmed."""
+    return any(task.state == "Deleting" and not task.claimed for task in record.tasks.values())
+
+
+def undo_unconfirmed(record: Record, root: DirectoryRoot | None) -> Fault | None:
+    """Put every unconfirmed rename back; returns what has to pass before that can be done."""
+    for task in record.open_tasks():
+        if task.claimed or task.state != "Deleting":
+            continue
+        fault = undo_rename(root, record, task.task_id)
+        if fault is not None and fault.retriable:
+            return fault
+        if fault is not None:
+            record.put(fail(task, reason=fault.reason, message=fault.message, at=record.now, dry_run=False))
+    return None
+
+
+def close_tasks(record: Record, limit: Limit, cut_short: frozenset[str]) -> None:
+    """Give every open task its final state. `cut_short`: a crash left it unknown what was deleted of them."""
+    if not record.tasks:
+        record.put(*build_tasks(record.request))
+    for task in record.open_tasks():
+        record.put(_close(task, record, limit, is_cut_short=task.task_id in cut_short))
+
+
+def _close(task: TaskStatus, record: Record, limit: Limit, *, is_cut_short: bool) -> TaskStatus:
+    dry_run = record.spec.dry_run
+    if not (task.state == "Deleting" or task.resources):
+        return task.model_copy(update={"state": "NotAttempted", "reason": limit.reason, "message": None})
+    if is_cut_short:
+        task = fold_results(task, [_unknown(task.task_id)], uncertain=True, dry_run=dry_run)
+    detail = f"{limit.message}; {task.message}" if task.message else limit.message
+    closed = fail(task, reason=limit.reason, message=detail, at=record.now, dry_run=dry_run)
+    return closed.model_copy(update={"state": "PartiallyFailed"}) if is_cut_short else closed
+
+
+def _unknown(task_id: str) -> StepResult:
+    message = "the operator died in an attempt; some or all of the task may be deleted: name it in a new request"
+    return StepResult(task_id, "Directory", "Failed", reasons.INTERRUPTED, message, kind="permanent", at_least=True)
+
+
+def write_end(record: Record, view: View | None = None) -> None:
+    """The last write; `view` where the request as a whole failed. Ends with the audit lines, if it is still there."""
+    for task in record.open_tasks():  # a rejected request may have been listed while it was suspended
+        record.put(task.model_copy(update={"state": "NotAttempted", "reason": view.reason if view else None}))
+    tasks = list(record.tasks.values())
+    phase = decide_phase(tasks, ignore_not_found=record.spec.not_found_policy == "Ignore") if tasks else "Failed"
+    record.change(
+        phase="Failed" if view is not None and phase == "Succeeded" else phase,
+        start_time=record.status.start_time or record.now,
+        completion_time=record.now,
+        next_attempt_time=None,
+    )
+    record.write(view or _describe_end(record.status, tasks, dry_run=record.spec.dry_run))
+    if not record.gone:
+        audit(record)
+
+
+def audit(record: Record) -> None:
+    """One line per task."""
+    for line in build_audit_records(record):
+        write_audit(line)
+
+
+def _describe_end(status: TaskDeletionStatus, tasks: list[TaskStatus], *, dry_run: bool) -> View:
+    states = [task.state for task in tasks]
+    if status.phase == "Succeeded":
+        done = states.count("Deleted") + states.count("WouldDelete")
+        verb, reason = ("would be deleted", reasons.DRY_RUN) if dry_run else ("deleted", reasons.SUCCEEDED)
+        return View("succeeded", reason, f"{done} of {len(tasks)} tasks {verb}")
+    counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+    first = next((task for task in tasks if task.state not in ("Deleted", "WouldDelete")), tasks[0])
+    why = f"; first: {first.task_id}: {first.reason}" if first.reason else ""
+    return View("failed", reasons.TASKS_NOT_DELETED, f"{counts}{why}")
