@@ -1,7 +1,6 @@
 """TLS: the server is checked against the Secret's CA, the client shows the Secret's certificate, and nobody else's."""
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,32 +15,16 @@ from tests.contract.test_postgres_database import (
     database_home,
     wait_until,
 )
+from tests.support.certificates import make_pair
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
 SETTINGS = ("ssl_cert_file", "ssl_key_file", "ssl_ca_file", "ssl")
 
 
-def make_certificate(directory: Path, name: str, *, subject: str, address: str = "127.0.0.1") -> tuple[bytes, bytes]:
-    """A certificate that is its own CA, and its key."""
-    key, certificate = directory / f"{name}.key", directory / f"{name}.crt"
-    options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    names = ["-subj", f"/CN={subject}", "-addext", f"subjectAltName=IP:{address}"]
-    subprocess.run(
-        ["openssl", "req", "-x509", *options, *names, "-keyout", key, "-out", certificate],
-        check=True,
-        capture_output=True,
-    )
-    return certificate.read_bytes(), key.read_bytes()
-
-
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bytes, bytes]]:
-    directory = tmp_path_factory.mktemp("tls")
-    return {
-        "server": make_certificate(directory, "server", subject="server"),
-        "client": make_certificate(directory, "client", subject="client"),
-        "other": make_certificate(directory, "other", subject="other"),
-    }
+def certificates() -> dict[str, tuple[bytes, bytes]]:
+    """Certificates that are their own CA, with their keys."""
+    pairs = {name: make_pair(name) for name in ("server", "client", "other")}
+    return {name: (pair.cert, pair.key) for name, pair in pairs.items()}
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from dev.stack import Stack
 from taskdeletion.api import reasons
 from taskdeletion.backends.objects import ObjectConnection, Objects
 from taskdeletion.backends.redis_keys import RedisConnection, RedisKeys
+from tests.support.certificates import make_pair
 
 KEY_PATTERNS = ["tls-test:{taskId}"]
 PREFIXES = ["tasks/{taskId}/"]
@@ -34,17 +34,12 @@ class Authority:
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     directory = tmp_path_factory.mktemp("tls")
 
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
-
-    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    for name in ("ca", "other-ca"):
-        openssl("req", "-x509", *new_key, "-keyout", f"{name}.key", "-out", f"{name}.crt", "-subj", f"/CN={name}")
-    for name in ("server", "client"):
-        openssl("req", *new_key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        (directory / f"{name}.ext").write_text("subjectAltName=IP:127.0.0.1\n")
-        signed = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", f"{name}.ext")
-        openssl("x509", "-req", "-in", f"{name}.csr", *signed, "-out", f"{name}.crt")
+    pairs = {name: make_pair(name) for name in ("ca", "other-ca")}
+    pairs |= {name: make_pair(name, issuer=pairs["ca"]) for name in ("server", "client")}
+    for name, pair in pairs.items():
+        (directory / f"{name}.crt").write_bytes(pair.cert)
+        (directory / f"{name}.key").write_bytes(pair.key)
+    (directory / "encrypted.key").write_bytes(pairs["client"].encrypted_key(b"x"))
     return Authority(directory)
 
 
@@ -164,8 +159,6 @@ def test_a_missing_client_certificate_fails(
 
 
 def test_an_encrypted_key_is_refused_without_asking_for_its_password(authority: Authority) -> None:
-    arguments = ["openssl", "ec", "-in", "client.key", "-aes256", "-passout", "pass:x", "-out", "encrypted.key"]
-    subprocess.run(arguments, cwd=authority.directory, check=True, capture_output=True)
     connection = RedisConnection(
         "rediss://127.0.0.1", cert=authority.read("client.crt"), key=authority.read("encrypted.key")
     )

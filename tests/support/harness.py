@@ -5,6 +5,7 @@ cluster and the stores say, and nothing else.
 """
 
 import threading
+import time
 from typing import Any, Self
 
 import pytest
@@ -51,13 +52,18 @@ class Harness:
             settings.probe_interval_seconds,
         )
         if is_seeded:
-            self.cluster.visit(TaskDeletion.KIND, self._observe)
+            self.seed()
+
+    def seed(self) -> None:
+        """Get to know every request of the cluster."""
+        self.cluster.visit(TaskDeletion.KIND, self._observe)
 
     def _observe(self, live: LiveObject) -> None:
         spec = TaskDeletionSpec.model_validate(live.spec)
         status = TaskDeletionStatus.model_validate(live.status)
         if not live.deleting and not is_terminal(status.conditions or []):
             self.ownership.observe(build_standing(live, status.tasks or [], spec))
+            self.deletions.recall(live, time.monotonic())
 
     def key(self, name: str) -> Key:
         """A TaskDeletion of the namespace."""
@@ -119,9 +125,10 @@ class World:
         self._started.append(started)
         return started
 
-    def request(self, name: str, task_id: str = "task_1", **spec: Any) -> str:
-        """Somebody creates a TaskDeletion; returns its uid."""
-        created = self.kube.create_deletion(self.pipeline.namespace, name, taskIds=[task_id], **spec)
+    def request(self, name: str, *task_ids: str, **spec: Any) -> str:
+        """Somebody creates a TaskDeletion, of task_1 unless told otherwise; returns its uid."""
+        named = list(task_ids or ("task_1",))
+        created = self.kube.create_deletion(self.pipeline.namespace, name, taskIds=named, **spec)
         return str(created["metadata"]["uid"])
 
     def withdraw(self, name: str) -> None:
@@ -142,6 +149,11 @@ class World:
     def __exit__(self, *_: object) -> None:
         for process in self._started:
             process.close()
+
+
+def states_of(status: dict[str, Any]) -> list[str]:
+    """The states of all tasks of a status, in the order of work."""
+    return [task["state"] for task in status["tasks"]]
 
 
 def task_of(status: dict[str, Any], task_id: str = "task_1") -> dict[str, Any]:

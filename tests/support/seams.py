@@ -27,6 +27,15 @@ def crash(*_: object, **__: object) -> None:
     raise Crash
 
 
+def failing(error: Exception) -> Act:
+    """An act that raises `error`: a service fails at this moment."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
 def always(*_: object, **__: object) -> bool:
     """Every call is the one that is meant."""
     return True
@@ -67,6 +76,11 @@ def interpose(
 ) -> None:
     """Do something once, around a call of `owner.name`, for the length of a test."""
     monkeypatch.setattr(owner, name, around(getattr(owner, name), before=before, after=after, when=when))
+
+
+def of_task(task_id: str) -> When:
+    """For a method of a backend whose first argument is a task id: the call about this one."""
+    return lambda _, name, *__, **___: bool(name == task_id)
 
 
 def says_claimed(_: object, __: object, status: dict[str, Any]) -> bool:

@@ -34,9 +34,9 @@ RUNNING = View("running", reasons.PROGRESSING, "tasks are being deleted")
 class Attempt:
     """One pass over the open tasks of a record.
 
-    `only_begun`: finish what is claimed and begin nothing (suspended, or cancelled). `counts`: whether this attempt
-    counts against the backoff limit (not after one that was cut short by something that passes by itself).
-    `uncertain`: tasks that a crash cut short, so that their counts are lower bounds.
+    `only_begun`: finish what is claimed and begin nothing (suspended, or cancelled). `number`: of this attempt, the
+    same again after one that was cut short by something that passes by itself. `uncertain`: tasks that a crash cut
+    short, so that their counts are lower bounds.
     """
 
     record: Record
@@ -45,7 +45,7 @@ class Attempt:
     halting: Halting
     rules: Rules
     only_begun: bool
-    counts: bool
+    number: int
     uncertain: frozenset[str]
     kinds: set[FaultKind] = field(default_factory=set)
     is_counted: bool = False
@@ -149,7 +149,7 @@ class Attempt:
             return
         self.is_counted = True
         self.record.change(
-            attempts=(self.record.status.attempts or 0) + (1 if self.counts else 0),
+            attempts=self.number,
             start_time=self.record.status.start_time or self.record.now,
             next_attempt_time=None,
             phase="Running",

@@ -27,7 +27,8 @@ def close_cancelled(cluster: Cluster, ownership: Ownership, record: Record) -> N
 
 
 def _close(task: TaskStatus) -> TaskStatus:
-    return task.model_copy(update={"state": "PartiallyFailed" if task.claimed else "NotAttempted"})
+    state = "PartiallyFailed" if task.claimed else "NotAttempted"
+    return task.model_copy(update={"state": state, "reason": reasons.CANCELLED})
 
 
 def _name_reason(task: TaskStatus) -> TaskStatus:

@@ -28,6 +28,7 @@ from taskdeletion.observe.logging import about
 from taskdeletion.workflow.attempt import Attempt
 from taskdeletion.workflow.cancellation import close_cancelled
 from taskdeletion.workflow.ending import (
+    BEFORE_THE_END,
     STOPPED,
     Limit,
     close_tasks,
@@ -81,7 +82,7 @@ class DeletionWorkflow:
         try:
             return self._advance(record)
         finally:
-            if record.status.completion_time is None and not record.gone:
+            if not record.gone and "completionTime" not in record.live.status:  # an end that was not written is none
                 self.recall(record.live, record.read_at)
 
     def recall(self, live: LiveObject, read_at: float) -> None:
@@ -142,7 +143,7 @@ class DeletionWorkflow:
         if record.spec.suspend and not any(task.state == "Deleting" for task in record.tasks.values()):
             self._suspend(record)
             return None
-        if (limit := find_limit(record, halting, is_uncounted=memory.is_uncounted)) is not None:
+        if (limit := find_limit(record, halting, may_repeat=memory.repeats is not None)) is not None:
             return self._end(record, limit)
         if (delay := self._delay_of_retry(record)) is not None:
             return delay
@@ -179,17 +180,19 @@ class DeletionWorkflow:
             return self._finish(record, View("rejected", reasons.CATALOG_REQUIRED, _NO_CATALOG))
         self._prepare(record, store)
         before = _progress_of(record)
-        suspended, counts = record.spec.suspend, not memory.is_uncounted
-        attempt = self._build_attempt(record, store, halting, only_begun=suspended, counts=counts)
+        number = memory.repeats or (record.status.attempts or 0) + 1
+        attempt = self._build_attempt(record, store, halting, only_begun=record.spec.suspend, number=number)
         try:
             attempt.perform()
             if _progress_of(record) != before:
                 memory.looks = 0
             delay = self._settle(record, halting, attempt)
         except (KubeUnavailable, KubeForbidden, StatusConflict):
-            memory.is_uncounted |= attempt.is_counted  # it was cut short by what passes by itself: the next is the same
+            if attempt.is_counted:  # it was cut short by what passes by itself: the next one is the same
+                memory.repeats = number
             raise
-        memory.is_uncounted = False
+        if attempt.is_counted:
+            memory.repeats = None
         return delay
 
     def _prepare(self, record: Record, store: OpenStore) -> None:
@@ -202,7 +205,7 @@ class DeletionWorkflow:
         record.change(store_uid=store.uid)
 
     def _build_attempt(
-        self, record: Record, store: OpenStore, halting: Halting, *, only_begun: bool, counts: bool = True
+        self, record: Record, store: OpenStore, halting: Halting, *, only_begun: bool, number: int = 0
     ) -> Attempt:
         catalog = store.spec.catalog
         rules = Rules(
@@ -218,7 +221,7 @@ class DeletionWorkflow:
             halting=halting,
             rules=rules,
             only_begun=only_begun,
-            counts=counts,
+            number=number,
             uncertain=_cut_short(record),
         )
 
@@ -242,7 +245,7 @@ class DeletionWorkflow:
         if "retriable" not in attempt.kinds and not halting.is_past_deadline:
             _give_back(record, attempt)
             return self._wait(record, _fault_of(record))
-        if (limit := find_limit(record, halting, is_uncounted=False)) is not None:
+        if (limit := find_limit(record, halting, may_repeat=False)) is not None:
             return self._end(record, limit)
         return self._retry(record)
 
@@ -296,7 +299,7 @@ class DeletionWorkflow:
     def _end(self, record: Record, limit: Limit) -> float | None:
         """End with open tasks, once no rename can be there that nothing confirmed."""
         if has_unconfirmed(record) and (fault := self._undo_unconfirmed(record)) is not None:
-            message = f"{limit.message}; before the end a rename may have to be undone, and {fault.message}"
+            message = f"{limit.message}{BEFORE_THE_END}{fault.message}"
             record.write(View("stopping", limit.reason, message))
             return self._next_look(record)
         close_tasks(record, limit, _cut_short(record))

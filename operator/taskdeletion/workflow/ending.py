@@ -30,15 +30,20 @@ class Limit:
 
 
 DEADLINE = Limit(reasons.DEADLINE_EXCEEDED, "activeDeadlineSeconds have passed")
+#: What a message says between the limit of a request and that which keeps it from ending.
+BEFORE_THE_END = "; before the end a rename may have to be undone, and "
 STOPPED = Limit(reasons.STOPPED_ON_ERROR, "a task before this one was not deleted")
 
 
-def find_limit(record: Record, halting: Halting, *, is_uncounted: bool) -> Limit | None:
+def find_limit(record: Record, halting: Halting, *, may_repeat: bool) -> Limit | None:
     """The limit that a request has reached before an attempt. An attempt that was cut short may be repeated."""
+    for found in record.status.conditions or []:
+        if found.type == "FailureTarget" and found.status == "True":  # it is to end, and only waits for an undo
+            return Limit(found.reason, found.message.partition(BEFORE_THE_END)[0])
     if halting.is_past_deadline:
         return DEADLINE
     attempts, limit = record.status.attempts or 0, record.spec.backoff_limit
-    if attempts > limit and not is_uncounted:
+    if attempts > limit and not may_repeat:
         return Limit(
             reasons.BACKOFF_LIMIT_EXCEEDED, f"{attempts} attempts were begun, spec.backoffLimit allows {limit} retries"
         )

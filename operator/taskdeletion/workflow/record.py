@@ -100,15 +100,16 @@ class Record:
 
     def acknowledge(self) -> None:
         """Say of a request that has ended that its present generation was seen; nothing else about it changes."""
-        if self.status.observed_generation == self.live.generation:
-            return
-        seen = {"observed_generation": self.live.generation}
-        conditions = [found.model_copy(update=seen) for found in self.status.conditions or []]
-        self.change(**seen, conditions=conditions)
-        try:
-            self._take(self._cluster.write_status(self.live, self.status.to_api()))
-        except ObjectGone:
-            self.gone = True
+        while self.status.observed_generation != self.live.generation and not self.gone:
+            seen = {"observed_generation": self.live.generation}
+            conditions = [found.model_copy(update=seen) for found in self.status.conditions or []]
+            self.change(**seen, conditions=conditions)
+            try:
+                self._take(self._cluster.write_status(self.live, self.status.to_api()))
+            except SpecChanged as changed:
+                self._take_spec(changed.live)
+            except ObjectGone:
+                self.gone = True
 
     def announce(self, view: View) -> bool:
         """Write what is about to happen. False, with nothing written, where the request was changed or is gone."""
