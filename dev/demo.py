@@ -78,10 +78,11 @@ def play(stack: Stack, pipeline: Pipeline) -> int:
     kubectl(stack, "apply", "-f", str(ROOT / "examples"))
     for name, (condition, _) in REQUESTS.items():
         kubectl(stack, "wait", f"--for=condition={condition}", f"td/{name}", "-n", NAMESPACE, "--timeout=60s")
-    say("kubectl get td,tst")
+    say(f"kubectl get td -n {NAMESPACE} -o wide")
     kubectl(stack, "get", "td", "-n", NAMESPACE, "-o", "wide")
+    say(f"kubectl get tst -n {NAMESPACE}")
     kubectl(stack, "get", "tst", "-n", NAMESPACE)
-    say("kubectl describe td mixed")
+    say(f"kubectl describe td mixed -n {NAMESPACE}")
     kubectl(stack, "describe", "td", "mixed", "-n", NAMESPACE)
     after = {task.task_id: pipeline.look(task.task_id) for task in TASKS}
     wrong = [name for name, (_, phase) in REQUESTS.items() if read_phase(stack, name) != phase]

@@ -237,11 +237,21 @@ class Kubernetes:
 
 
 def audit_policy() -> dict[str, Any]:
-    """One line for each finished request to the operator's own API group, and none for anything else."""
+    """One line for each finished request to the operator's own API group, and none for anything else.
+
+    Creations with their answers: only those hold the uid of a TaskDeletion, by which an audit line of the operator
+    leads to the user who asked.
+    """
     return {
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
         "rules": [
+            {
+                "level": "RequestResponse",
+                "verbs": ["create"],
+                "resources": [{"group": AUDITED_GROUP, "resources": ["taskdeletions"]}],
+                "omitStages": ["RequestReceived", "ResponseStarted", "Panic"],
+            },
             {
                 "level": "Metadata",
                 "resources": [{"group": AUDITED_GROUP}],

@@ -23,7 +23,11 @@ def main() -> int:
         fill(stack, Pipeline(stack, NAMESPACE, bucket=BUCKET, prefix=""))
     stack.stop_process("operator")
     stack.spawn("operator", [sys.executable, "-m", "taskdeletion", "operator"], operator_environment(stack))
-    print(f"\nThe operator serves namespace {NAMESPACE}; its log is {stack.state_dir}/logs/operator.log. Try:\n")
+    begun = "was running already, and was filled before" if running else "is filled with the demo's tasks"
+    print(f"\nThe stack {begun}: namespace {NAMESPACE}. The operator's log: {stack.state_dir}/logs/operator.log")
+    print(f"To look for yourself:\n  psql {Pipeline(stack, NAMESPACE).database_url}\n  redis-cli -u {stack.redis.url}")
+    print(f"  files: {Pipeline(stack, NAMESPACE).root}\n  bucket {BUCKET}: {stack.minio.endpoint}")
+    print(f"  API server's audit log: {stack.kubernetes.audit_log}\nTry:\n")
     print(f"export KUBECONFIG={stack.kubernetes.kubeconfig}")
     print(f'export PATH="{stack.kubernetes.kubectl.parent}:$PATH"')
     print(f"kubectl config set-context --current --namespace={NAMESPACE}")

@@ -336,6 +336,21 @@ def test_a_store_without_catalog_needs_force(kube: Kube, pipeline: Pipeline) -> 
     assert pipeline.look("task_1").is_gone
 
 
+def test_a_store_that_knows_no_directory_never_says_that_it_is_gone(kube: Kube, pipeline: Pipeline) -> None:
+    pipeline.add_task("task_1")
+    kube.delete(pipeline.namespace, "default", plural="taskstores")
+    kube.apply(pipeline.manifests(store="objects-only", directory=None, redis=None))
+    status = end(kube, pipeline, "objects", taskIds=["task_1"], storeRef={"name": "objects-only"})
+    assert outcomes(status["tasks"][0]) == {
+        "MinIO": ("Deleted", None),
+        "DatabaseRecords": ("Skipped", "KeptByRequest"),
+    }
+    left = pipeline.look("task_1")
+    assert (left.directory, left.objects) == (3, 0)
+    assert left.row is not None
+    assert left.row["directory_exists"] is True
+
+
 def test_people_can_wait_for_conditions_and_see_events(kube: Kube, pipeline: Pipeline) -> None:
     pipeline.add_task("task_1")
     kube.create_deletion(pipeline.namespace, "seen", taskIds=["task_1"])

@@ -377,12 +377,12 @@ def test_every_field_of_the_spec_is_in_the_table_of_edits() -> None:
 
 @pytest.mark.parametrize("field", IMMUTABLE)
 def test_changing_a_field_is_refused(kubectl: Kubectl, full: str, field: str) -> None:
-    assert_refused(kubectl.try_edit(full, {field: IMMUTABLE[field][1]}), f"spec.{field}", "create a new one")
+    assert_refused(kubectl.try_edit(full, {field: IMMUTABLE[field][1]}), f"spec.{field}", "create another TaskDeletion")
 
 
 @pytest.mark.parametrize("field", sorted(IMMUTABLE.keys() - {"taskIds"}))
 def test_removing_a_field_is_refused(kubectl: Kubectl, full: str, field: str) -> None:
-    assert_refused(kubectl.try_edit(full, {field: None}), f"spec.{field}", "create a new one")
+    assert_refused(kubectl.try_edit(full, {field: None}), f"spec.{field}", "create another TaskDeletion")
 
 
 def test_removing_the_task_ids_is_refused(kubectl: Kubectl, full: str) -> None:
@@ -392,7 +392,7 @@ def test_removing_the_task_ids_is_refused(kubectl: Kubectl, full: str) -> None:
 @pytest.mark.parametrize("field", sorted(IMMUTABLE.keys() - {"confirm"}))
 def test_setting_a_field_later_is_refused(kubectl: Kubectl, minimal: None, field: str) -> None:
     answer = kubectl.try_edit("taskdeletion/minimal", {field: IMMUTABLE[field][0]})
-    assert_refused(answer, f"spec.{field}", "create a new one")
+    assert_refused(answer, f"spec.{field}", "create another TaskDeletion")
 
 
 @pytest.mark.parametrize("field", MUTABLE)

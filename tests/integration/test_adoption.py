@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dev.pipeline import Pipeline
+from dev.pipeline import Pipeline, wait_until
 from taskdeletion.api import reasons
 from taskdeletion.backends.directory import DirectoryRoot, Purged
 from taskdeletion.backends.objects import Objects
@@ -16,10 +16,11 @@ from taskdeletion.backends.postgres import PostgresCatalog
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.results import Halt
 from taskdeletion.domain.siblings import Sibling
+from taskdeletion.kube.objects import Cluster
 from tests.support.harness import Harness, World, states_of, task_of
 from tests.support.kube import Kube, condition, resource
 from tests.support.runs import siblings_of
-from tests.support.seams import failing, interpose, of_task
+from tests.support.seams import crash, failing, interpose, of_task, says_claimed
 
 BUSY = Fault("retriable", reasons.BUSY, "a file is in use")
 DENIED = Fault("permanent", reasons.PERMISSION_DENIED, "a folder may not be changed")
@@ -105,6 +106,53 @@ def test_a_task_is_not_deleted_while_a_sibling_of_it_is_there(world: World, monk
     assert row["directory_exists"] is not False
     assert task_of(process.finish("a"))["state"] == "Deleted"
     assert world.look().is_gone
+
+
+# --- of a request that another process let say `Deleting` at the same time ------------------------------------------
+@pytest.mark.parametrize("turn", [pytest.param("ab", id="a-first"), pytest.param("ba", id="b-first")])
+def test_a_rename_that_was_never_confirmed_goes_back_when_another_request_goes_before(
+    world: World, monkeypatch: pytest.MonkeyPatch, turn: str
+) -> None:
+    world.request("a")
+    world.request("b")
+    with monkeypatch.context() as moment:
+        interpose(moment, DirectoryRoot, "claim", after=crash)
+        world.start(is_seeded=False).crash("a")
+    die_once_claimed(world, monkeypatch, "b")
+    process = world.start()
+    for name in turn:
+        process.reconcile(name)
+    states = {name: task_of(process.finish(name))["state"] for name in ("b", "a")}
+    assert states == {"b": "PartiallyFailed", "a": "Deleted"}
+    assert task_of(process.status("b"))["reason"] == reasons.DIRECTORY_REAPPEARED
+    assert world.look().is_gone
+
+
+def test_of_two_requests_that_have_claimed_a_task_one_finishes_the_sibling_of_the_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uids = {name: world.request(name, force=True) for name in ("a", "b")}
+    process = world.start(is_seeded=False)
+    older, younger = sorted(uids, key=lambda name: (process.live(name).created_at, uids[name]))
+    for name in (younger, older):  # the one that moved the directory aside is not the one that goes on
+        die_once_claimed(world, monkeypatch, name)
+    process.seed()
+
+    def have_ended() -> bool:
+        for name in ("a", "b"):
+            process.reconcile(name)
+        return all("completionTime" in process.status(name) for name in ("a", "b"))
+
+    wait_until(have_ended, what="the end of both")
+    assert [states_of(process.status(name)) for name in ("a", "b")] == [["Deleted"], ["Deleted"]]
+    assert world.look().is_gone
+
+
+def die_once_claimed(world: World, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A process that knows of no other request dies once status says that the task is claimed."""
+    with monkeypatch.context() as moment:
+        interpose(moment, Cluster, "write_status", after=crash, when=says_claimed)
+        world.start(is_seeded=False).crash(name)
 
 
 # --- of a request that was replaced by a namesake between two looks -------------------------------------------------

@@ -69,8 +69,8 @@ def test_a_repeated_attempt_that_ends_by_waiting_is_given_back(world: World, mon
 def test_an_attempt_that_was_cut_short_is_still_to_be_repeated_after_waiting_for_another_request(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.request("a", backoffLimit=0)
-    world.request("b")
+    world.request("a", backoffLimit=0, force=True)
+    world.request("b", force=True)
     process = world.start(is_seeded=False)
     cut_short(process, monkeypatch, says_deleting, moment="after")
     with monkeypatch.context() as moment:

@@ -12,6 +12,10 @@ def directory(sub_path: str, claim: str = "training-data") -> dict[str, Any]:
     return {"directory": {"persistentVolumeClaim": {"claimName": claim}, "subPath": sub_path}}
 
 
+def catalog(secret: str = "db", table: str = "tasks") -> dict[str, Any]:
+    return {"catalog": {"postgres": {"secretRef": {"name": secret}, "tasksTable": table}}}
+
+
 def redis(*patterns: str) -> dict[str, Any]:
     return {"redis": {"secretRef": {"name": "r"}, "keyPatterns": list(patterns)}}
 
@@ -30,6 +34,9 @@ def overlap(one: dict[str, Any], other: dict[str, Any]) -> str | None:
 @pytest.mark.parametrize(
     ("one", "other", "what"),
     [
+        pytest.param(
+            {**catalog(), **directory("a")}, {**catalog(), **objects("a/{taskId}/")}, "catalogs", id="one catalog"
+        ),
         pytest.param(directory("a/b"), directory("a/b"), "directories", id="equal roots"),
         pytest.param(directory("a"), directory("a/b"), "directories", id="a nested root"),
         pytest.param(directory("a/b/c"), directory("a"), "directories", id="a root two levels up"),
@@ -60,6 +67,14 @@ def test_stores_overlap(one: dict[str, Any], other: dict[str, Any], what: str) -
 @pytest.mark.parametrize(
     ("one", "other"),
     [
+        pytest.param(
+            {**catalog(), **directory("a")}, {**catalog("db-2"), **directory("b")}, id="catalogs of two databases"
+        ),
+        pytest.param(
+            {**catalog(), **directory("a")},
+            {**catalog(table="other"), **directory("b")},
+            id="two tables of one database",
+        ),
         pytest.param(directory("a"), directory("b"), id="disjoint roots"),
         pytest.param(directory("tasks"), directory("tasks-old"), id="a root whose name begins like another"),
         pytest.param(directory("a", "claim-1"), directory("a", "claim-2"), id="the same path on two claims"),

@@ -62,7 +62,7 @@ def _immutable(name: str, *, optional: bool = False) -> dict[str, str]:
         same = f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || {same})"
     return rule(
         same,
-        f"spec.{name} is immutable: a request is a decision, delete this TaskDeletion and create a new one",
+        f"spec.{name} is immutable: a request is a decision; create another TaskDeletion under another name",
         f".{name}",
         reason="FieldValueForbidden",
     )
@@ -144,7 +144,8 @@ class TaskDeletionSpec(Model):
     )
     active_deadline_seconds: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = Field(
         default=None,
-        description="Seconds after the start when the request stops (at a safe boundary) and is Failed. Default: none.",
+        description="Seconds after the start when the request stops (at a safe boundary) and is Failed; waiting counts,"
+        " and the clock begins anew after a suspension. Default: none.",
     )
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=INT32_MAX)] | None = Field(
         default=None,
@@ -206,7 +207,9 @@ class TaskStatus(Model):
     deleted_size: Annotated[str, Field(max_length=32)] | None = Field(
         default=None, description="Bytes freed in the directory, for people (SI units)."
     )
-    deleted_at: Time | None = Field(default=None, description="When the last of what was deleted was gone.")
+    deleted_at: Time | None = Field(
+        default=None, description="When the task was found to be gone, or the last of it that could go was."
+    )
     resources: Annotated[list[ResourceStatus], Field(max_length=8)] | None = Field(
         default=None,
         description="What became of each resource.",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from taskdeletion.api import reasons
+from taskdeletion.api.common import format_time
 from taskdeletion.api.task_deletion import TaskState
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.results import CatalogEntry, Version
@@ -57,7 +58,7 @@ def _decide_missing(announced: Version | None, rules: Rules) -> Refusal | None:
     return Refusal(
         "NotFound",
         reasons.NOT_IN_CATALOG,
-        "the catalog does not know this task, nothing was touched; check the id, or set notFoundPolicy: Ignore",
+        "the catalog does not know this task, so nothing was touched; check the id",
     )
 
 
@@ -74,7 +75,8 @@ def _decide_age(entry: CatalogEntry, rules: Rules) -> Refusal | None:
         return Refusal(
             "Refused",
             reasons.TASK_NEWER_THAN_REQUEST,
-            "the task was created after the cutoff; set tasksCreatedBefore in a new request if it may go",
+            f"the task was created {format_time(entry.created_at)}, not before the cutoff {format_time(rules.cutoff)};"
+            " if it may go, create a request with a later tasksCreatedBefore",
         )
     return None
 

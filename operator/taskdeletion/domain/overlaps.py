@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from taskdeletion.api.task_store import Directory, ObjectStore, TaskStoreSpec
+from taskdeletion.api.task_store import Catalog, Directory, ObjectStore, TaskStoreSpec
 
 _PLACEHOLDER = "{taskId}"
 
@@ -12,11 +12,14 @@ def find_overlap(name: str, specs: Mapping[str, TaskStoreSpec]) -> str | None:
     mine = specs[name]
     for other, theirs in sorted(specs.items()):
         if other != name and (what := _shared(mine, theirs)):
-            return f"{what} of this store and of TaskStore {other} are equal or nested; neither can be used: delete one"
+            shared = f"{what} of this store and of TaskStore {other} are equal or nested"
+            return f"{shared}; neither store can be used until one is deleted"
     return None
 
 
 def _shared(mine: TaskStoreSpec, theirs: TaskStoreSpec) -> str | None:
+    if _share_catalogs(mine.catalog, theirs.catalog):
+        return "the catalogs"
     if _share_directories(mine.directory, theirs.directory):
         return "the directories"
     if mine.redis and theirs.redis and _any_nested(mine.redis.key_patterns, theirs.redis.key_patterns):
@@ -24,6 +27,16 @@ def _shared(mine: TaskStoreSpec, theirs: TaskStoreSpec) -> str | None:
     if _share_objects(mine.object_store, theirs.object_store):
         return "the object prefixes"
     return None
+
+
+def _share_catalogs(mine: Catalog | None, theirs: Catalog | None) -> bool:
+    """Each store would mark or delete rows of tasks whose other places only the other store knows."""
+    if mine is None or theirs is None:
+        return False
+    return (mine.postgres.secret_ref, mine.postgres.tasks_table) == (
+        theirs.postgres.secret_ref,
+        theirs.postgres.tasks_table,
+    )
 
 
 def _share_directories(mine: Directory | None, theirs: Directory | None) -> bool:

@@ -95,7 +95,7 @@ def _purge_directory(work: PurgeWork, root: DirectoryRoot, task_id: str, names: 
     for name in names:
         purged, fault = _purge_one(work, root, name)
         files, freed = files + purged.files, freed + purged.bytes
-        faults += [fault] if fault else []
+        faults += [_say_where(fault, name)] if fault else []
     if faults:
         worst = min(faults, key=lambda fault: fault.retriable)
         return [StepResult.failed(task_id, "Directory", worst, count=files, bytes=freed)]
@@ -103,6 +103,14 @@ def _purge_directory(work: PurgeWork, root: DirectoryRoot, task_id: str, names: 
         return [StepResult(task_id, "Directory", "Skipped", reasons.ABSENT)]
     outcome: Outcome = "WouldDelete" if work.dry_run else "Deleted"
     return [StepResult(task_id, "Directory", outcome, count=files, bytes=freed)]
+
+
+def _say_where(fault: Fault, name: str | Sibling) -> Fault:
+    """What is left lies under another name than the task's; people have to find it."""
+    if isinstance(name, str):
+        return fault
+    place = Sibling("deleting", name.owner, name.task_id).name
+    return Fault(fault.kind, fault.reason, f"{fault.message}; the rest is in {place}")
 
 
 def _purge_one(work: PurgeWork, root: DirectoryRoot, name: str | Sibling) -> tuple[Purged, Fault | None]:

@@ -4,7 +4,7 @@ Called by `workflow.deletion` with a record, an opened store and what may stop i
 an attempt: it leaves every task final, or open with a reason, and says which kinds of failure it met.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from taskdeletion.api import reasons
@@ -19,13 +19,14 @@ from taskdeletion.domain.results import StepResult
 from taskdeletion.domain.siblings import Sibling
 from taskdeletion.executors.here import PurgeWork, purge
 from taskdeletion.executors.store import OpenStore
-from taskdeletion.workflow.claiming import Claim
+from taskdeletion.workflow.claiming import Claim, undo_rename
 from taskdeletion.workflow.finishing import Finish
 from taskdeletion.workflow.guards import VersionGuard
 from taskdeletion.workflow.halting import Halting
 from taskdeletion.workflow.ownership import Ownership
 from taskdeletion.workflow.record import Record
 
+_OTHERS = Fault("waiting", reasons.CLAIMED_BY_OTHER, "another request works on this task")
 _NO_REASON = {"reason": None, "message": None}
 RUNNING = View("running", reasons.PROGRESSING, "tasks are being deleted")
 
@@ -56,7 +57,7 @@ class Attempt:
         standing = self.record.standing
         denied = frozenset() if self.record.spec.dry_run else self.ownership.acquire(standing, task_ids)
         try:
-            self._postpone(denied, Fault("waiting", reasons.CLAIMED_BY_OTHER, "another request works on this task"))
+            self._step_back(denied)
             for round_ids in build_rounds(task_ids, continue_on_error=self.record.spec.continue_on_error):
                 if not self._perform_round([task_id for task_id in round_ids if task_id not in denied]):
                     break
@@ -64,6 +65,14 @@ class Attempt:
                     break
         finally:
             self.ownership.release(standing, [task_id for task_id in task_ids if task_id not in denied])
+
+    def _step_back(self, task_ids: Collection[str]) -> None:
+        """Leave tasks to another request, which would wait for a rename that was never confirmed: that goes back."""
+        for task_id in task_ids:
+            task = self.record.tasks[task_id]
+            is_unconfirmed = task.state == "Deleting" and not task.claimed
+            fault = undo_rename(self.store.directory, self.record, task_id) if is_unconfirmed else None
+            self._postpone([task_id], _OTHERS if fault is None or fault.retriable else fault)
 
     def _may_begin(self, task_id: str) -> bool:
         return not self.only_begun or self.has_begun(task_id)
@@ -227,7 +236,7 @@ class Attempt:
                 task = conclude(task, self.record.now, dry_run=self.record.spec.dry_run)
             self.record.put(task)
 
-    def _postpone(self, task_ids: Sequence[str] | frozenset[str], fault: Fault) -> None:
+    def _postpone(self, task_ids: Sequence[str], fault: Fault) -> None:
         for task_id in task_ids:
             self.kinds.add(fault.kind)
             self.record.put(

@@ -258,7 +258,8 @@ class DeletionWorkflow:
     def _retry(self, record: Record) -> float:
         delay = self._until(record, delay_before_attempt(record.status.attempts or 1, self.jitter()))
         record.change(next_attempt_time=record.now + timedelta(seconds=delay))
-        message = f"{len(record.open_tasks())} tasks are tried again: {_fault_of(record).message}"
+        fault = _fault_of(record)
+        message = f"open tasks: {len(record.open_tasks())}, to be tried again; first: {fault.reason}: {fault.message}"
         record.write(View("running", reasons.RETRYING, message))
         return delay
 
@@ -273,7 +274,7 @@ class DeletionWorkflow:
         )
         by_other = fault.reason == reasons.CLAIMED_BY_OTHER
         reason = fault.reason if by_other else reasons.DEPENDENCY_UNAVAILABLE
-        record.write(View("waiting", reason, fault.message if by_other else f"{fault.reason}: {fault.message}"))
+        record.write(View("waiting", reason, f"{fault.reason}: {fault.message}"))
         return self._next_look(record)
 
     def _next_look(self, record: Record) -> float:

@@ -29,10 +29,12 @@ class Limit:
     message: str
 
 
+#: What a request may have been waiting for when it ended; its message then says so.
+_WAITING = (reasons.DEPENDENCY_UNAVAILABLE, reasons.CLAIMED_BY_OTHER, reasons.RETRYING)
 DEADLINE = Limit(reasons.DEADLINE_EXCEEDED, "activeDeadlineSeconds have passed")
 #: What a message says between the limit of a request and that which keeps it from ending.
 BEFORE_THE_END = "; before the end a rename may have to be undone, and "
-STOPPED = Limit(reasons.STOPPED_ON_ERROR, "a task before this one was not deleted")
+STOPPED = Limit(reasons.STOPPED_ON_ERROR, "stopped at the first task that was not deleted (continueOnError: false)")
 
 
 def find_limit(record: Record, halting: Halting, *, may_repeat: bool) -> Limit | None:
@@ -41,13 +43,19 @@ def find_limit(record: Record, halting: Halting, *, may_repeat: bool) -> Limit |
         if found.type == "FailureTarget" and found.status == "True":  # it is to end, and only waits for an undo
             return Limit(found.reason, found.message.partition(BEFORE_THE_END)[0])
     if halting.is_past_deadline:
-        return DEADLINE
+        return _with_cause(DEADLINE, record)
     attempts, limit = record.status.attempts or 0, record.spec.backoff_limit
     if attempts > limit and not may_repeat:
         return Limit(
             reasons.BACKOFF_LIMIT_EXCEEDED, f"{attempts} attempts were begun, spec.backoffLimit allows {limit} retries"
         )
     return None
+
+
+def _with_cause(limit: Limit, record: Record) -> Limit:
+    conditions = record.status.conditions or []
+    causes = [found.message for found in conditions if found.type == "Reconciling" and found.reason in _WAITING]
+    return Limit(limit.reason, f"{limit.message}; before that: {causes[0]}") if causes else limit
 
 
 def has_unconfirmed(record: Record) -> bool:

@@ -79,7 +79,7 @@ class Finish:
     def _keep_records(self, catalog: PostgresCatalog) -> None:
         clean = [task_id for task_id in self._clean_tasks() if self.versions[task_id] != UNKNOWN_TASK]
         try:
-            if clean and not self.dry_run:
+            if clean and not self.dry_run and self.store.directory is not None:
                 marks = catalog.mark({task_id: self.versions[task_id] for task_id in clean}, force=self.force)
             else:
                 marks = Marks(frozenset(clean), frozenset())

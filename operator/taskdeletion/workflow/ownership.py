@@ -127,10 +127,13 @@ class Ownership:
             return uid in self._books.live or uid in self._books.busy.values()
 
     def is_held(self, uid: str, task_id: str) -> bool:
-        """Whether the request behind this uid says `Deleting` for the task, or a worker still finishes it for it."""
+        """Whether a sibling of this uid has to wait for its own request, or for a worker that still finishes for it.
+
+        A claim that is not confirmed has to be compared or undone first; a confirmed one is for whoever has the task.
+        """
         with self._lock:
             standing = self._books.live.get(uid)
-            if standing is not None and task_id in standing.deleting:
+            if standing is not None and task_id in standing.deleting - standing.claimed:
                 return True
             return any(owner == uid and key[2] == task_id for key, owner in self._books.busy.items())
 

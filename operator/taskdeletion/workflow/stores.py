@@ -233,7 +233,15 @@ class Stores:
             return None
         claim = directory.persistent_volume_claim.claim_name
         volume = self._settings.volumes_root / located.live.key.namespace / claim
-        return DirectoryRoot.open(volume, directory.sub_path, require_mount=self._settings.require_mount)
+        try:
+            return DirectoryRoot.open(volume, directory.sub_path, require_mount=self._settings.require_mount)
+        except Fault as fault:
+            if fault.reason != reasons.VOLUME_NOT_MOUNTED:
+                raise
+            message = (
+                f"claim {claim} is not mounted in the operator at {volume}; mount it, see the chart's volumes.claims"
+            )
+            raise Fault(fault.kind, fault.reason, message) from fault
 
 
 def _close_all(unused: Iterable[Connections]) -> None:
