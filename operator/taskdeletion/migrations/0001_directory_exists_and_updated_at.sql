@@ -1,5 +1,6 @@
 -- What the task deletion operator needs beyond the pipeline's own columns:
---   directory_exists  FALSE once the operator has purged the directory, the keys and the objects of a task;
+--   directory_exists  FALSE once nothing of the task is left in the places that the TaskStore names; through a
+--                     TaskStore that names no directory it is never set;
 --   updated_at        when the row last changed. The operator never deletes a task whose row changed after it looked,
 --                     so the pipeline should set it on every change of a task; the operator sets it with its mark.
 --
@@ -22,8 +23,10 @@ ALTER TABLE data_pipeline_tasks
 
 COMMIT;
 
--- The rights that the operator's role needs (data_pipeline is an example of its name). DELETE only where records are to
--- go (deleteDatabaseRecords).
+-- The rights that the operator's role needs (the name is an example). DELETE only where records are to go
+-- (deleteDatabaseRecords).
 --
---   GRANT SELECT, UPDATE, DELETE ON data_pipeline_tasks TO data_pipeline;
---   GRANT SELECT, DELETE ON data_pipeline_task_steps TO data_pipeline;
+--   CREATE ROLE task_deletion_operator LOGIN PASSWORD '...';
+--   GRANT SELECT ON data_pipeline_tasks, data_pipeline_task_steps TO task_deletion_operator;
+--   GRANT UPDATE (directory_exists, updated_at) ON data_pipeline_tasks TO task_deletion_operator;
+--   GRANT DELETE ON data_pipeline_tasks, data_pipeline_task_steps TO task_deletion_operator;
