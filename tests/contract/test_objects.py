@@ -577,3 +577,15 @@ def test_the_tests_own_client_cannot_delete_what_is_locked_either(locked: Store)
     assert [error.name for error in errors] == [name]
     with pytest.raises(S3Error):
         locked.client.remove_object(locked.bucket, name, kept.version_id)
+
+
+def test_an_object_that_may_hide_those_below_it_is_never_taken_for_absence(store: Store) -> None:
+    store.fill("tasks/task_1/object-0")
+    store.fill("tasks/task_1")
+    result = purge(store.open(), "task_1")
+    assert (result.outcome, result.kind, result.reason) == ("Failed", "permanent", "NotEmpty")
+    with pytest.raises(Fault, match="NotEmpty"):
+        store.open().has_rest("task_1")
+    store.client.remove_object(store.bucket, "tasks/task_1")
+    assert store.left() == ["tasks/task_1/object-0"]
+    assert purge(store.open(), "task_1").count == 1

@@ -107,3 +107,10 @@ def test_more_tasks_than_a_chunk_are_marked(database: Database) -> None:
         CREATED,
     )
     assert database.catalog().mark(database.versions(*ids), force=False).marked == set(ids)
+
+
+def test_a_row_that_the_database_keeps_as_it_was_is_not_called_marked(database: Database) -> None:
+    versions = database.versions("task_1")
+    database.execute("CREATE RULE keep AS ON UPDATE TO data_pipeline_tasks DO INSTEAD NOTHING")
+    assert database.catalog().mark(versions, force=False).marked == frozenset()
+    assert database.marked() == set()

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.results import Problem
 from tests.contract.test_postgres_database import Database, DatabaseHome, database_home
 
@@ -137,3 +138,28 @@ def test_the_probe_changes_nothing_and_holds_nothing(database: Database) -> None
     database.catalog().probe()
     assert database.versions("task_1") == before
     assert database.execute("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'") == [(0,)]
+
+
+def test_a_view_is_no_table_to_delete_from(database: Database) -> None:
+    database.execute("ALTER TABLE data_pipeline_tasks RENAME TO base")
+    database.execute("CREATE VIEW data_pipeline_tasks AS SELECT * FROM base")
+    problem = only(database.catalog().probe())
+    assert problem.reason == "SchemaMissing"
+    assert "no ordinary table" in problem.message
+
+
+def test_a_column_that_the_mark_cannot_write_is_named(database: Database) -> None:
+    database.execute("ALTER TABLE data_pipeline_tasks DROP COLUMN directory_exists")
+    database.execute("ALTER TABLE data_pipeline_tasks ADD directory_exists BOOLEAN GENERATED ALWAYS AS (TRUE) STORED")
+    assert "directory_exists is generated" in only(database.catalog().probe()).message
+
+
+@pytest.mark.parametrize("table", ["data_pipeline_tasks", "data_pipeline_task_steps"])
+def test_rows_that_the_role_cannot_see_are_a_problem_and_never_absent(database: Database, table: str) -> None:
+    database.add_task("task_1", steps=("running",))
+    catalog = database.catalog(url=database.add_role(TASKS, STEPS))
+    database.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+    assert "row-level security" in only(catalog.probe()).message
+    with pytest.raises(Fault) as caught:
+        catalog.read(["task_1"])
+    assert (caught.value.kind, caught.value.reason) == ("permanent", "PermissionDenied")

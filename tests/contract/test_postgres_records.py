@@ -279,3 +279,20 @@ def test_a_reference_to_a_single_partition_keeps_the_task(home: DatabaseHome) ->
         database.add_task("task_1")
         database.execute("INSERT INTO notes VALUES ('task_1')")
         assert set(references(database, "task_1")) == {"task_1"}
+
+
+@pytest.mark.parametrize(
+    "keeper",
+    [
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+        " CREATE TRIGGER keep BEFORE DELETE ON data_pipeline_tasks FOR EACH ROW EXECUTE FUNCTION keep()",
+        "CREATE RULE keep AS ON DELETE TO data_pipeline_tasks DO INSTEAD NOTHING",
+    ],
+    ids=["trigger", "rule"],
+)
+def test_rows_that_the_database_keeps_are_never_called_deleted(database: Database, keeper: str) -> None:
+    database.execute(keeper)
+    result = delete(database, "task_1")["task_1"]
+    assert (result.outcome, result.reason, result.count) == ("Failed", "DatabaseError", 0)
+    assert database.task_ids() == {"task_1", "task_10", "task_2"}
+    assert database.step_ids() == {"task_1", "task_10", "task_2"}

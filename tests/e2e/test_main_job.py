@@ -11,7 +11,8 @@ from psycopg import sql
 
 from dev.pipeline import Pipeline, wait_until
 from dev.stack import Stack
-from tests.support.kube import Kube, condition, resource
+from taskdeletion.kube.client import MERGE_PATCH
+from tests.support.kube import GROUP_PATH, Kube, condition, resource
 from tests.support.process import OperatorProcess
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -334,6 +335,36 @@ def test_a_store_without_catalog_needs_force(kube: Kube, pipeline: Pipeline) -> 
     forced = end(kube, pipeline, "forced", taskIds=["task_1"], storeRef={"name": "blind"}, force=True)
     assert states(forced) == ["Deleted"]
     assert pipeline.look("task_1").is_gone
+
+
+def test_a_task_named_like_a_prefix_never_takes_the_objects_of_others(kube: Kube, pipeline: Pipeline) -> None:
+    for task_id, word in (("tasks", "completed"), ("task_2", "in_progress")):
+        pipeline.add_task(task_id, status=word)
+    before = pipeline.look("task_2")
+    kube.delete(pipeline.namespace, "default", plural="taskstores")
+    stores = pipeline.manifests(store="nested")
+    stores[-1]["spec"]["objectStore"]["prefixes"] = ["{taskId}/", "tasks/{taskId}/"]
+    kube.apply(stores)
+    kube.create_deletion(pipeline.namespace, "nested", taskIds=["tasks"], storeRef={"name": "nested"})
+    status = kube.wait_for(pipeline.namespace, "nested", lambda found: condition(found, "Reconciling"))
+    assert "StoreInvalid" in condition(status, "Ready")["message"]
+    assert pipeline.look("task_2") == before
+
+
+def test_a_status_written_by_others_names_no_task_and_no_later_cutoff(kube: Kube, pipeline: Pipeline) -> None:
+    pipeline.add_task("task_1", created_at=datetime.now(UTC) + timedelta(hours=1))
+    pipeline.add_task("task_2")
+    before = [pipeline.look("task_1"), pipeline.look("task_2")]
+    kube.create_deletion(pipeline.namespace, "forged", taskIds=["task_1"], suspend=True)
+    kube.wait_for(pipeline.namespace, "forged", lambda found: found.get("phase") == "Suspended")
+    tasks = [{"taskId": task_id, "state": "Pending"} for task_id in ("task_1", "task_2")]
+    forged = {"status": {"cutoff": "2099-01-01T00:00:00Z", "tasks": tasks}}
+    path = f"{GROUP_PATH}/namespaces/{pipeline.namespace}/taskdeletions/forged/status"
+    kube.api.request("PATCH", path, body=forged, content_type=MERGE_PATCH)
+    kube.patch(pipeline.namespace, "forged", {"spec": {"suspend": False}})
+    status = kube.wait_for_end(pipeline.namespace, "forged")
+    assert [(task["taskId"], task["reason"]) for task in status["tasks"]] == [("task_1", "TaskNewerThanRequest")]
+    assert [pipeline.look("task_1"), pipeline.look("task_2")] == before
 
 
 def test_a_store_that_knows_no_directory_never_says_that_it_is_gone(kube: Kube, pipeline: Pipeline) -> None:

@@ -142,6 +142,21 @@ REFUSED_DELETIONS = {
         "spec.tasksCreatedBefore",
         "must be of type date-time",
     ),
+    "time-before-all-times": (
+        {"confirm": True, "taskIds": ["a"], "tasksCreatedBefore": "0001-01-01T00:00:00+14:00"},
+        "spec.tasksCreatedBefore",
+        "write a full time",
+    ),
+    "time-after-all-times": (
+        {"confirm": True, "taskIds": ["a"], "tasksCreatedBefore": "9999-12-31T23:59:59-14:00"},
+        "spec.tasksCreatedBefore",
+        "write a full time",
+    ),
+    "time-in-lower-case": (
+        {"confirm": True, "taskIds": ["a"], "tasksCreatedBefore": "2025-07-31t00:00:00z"},
+        "spec.tasksCreatedBefore",
+        "",
+    ),
     "store-name": (
         {"confirm": True, "taskIds": ["a"], "storeRef": {"name": "My_Store"}},
         "spec.storeRef.name",

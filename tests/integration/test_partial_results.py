@@ -68,7 +68,11 @@ def test_a_row_that_stays_locked_fails_its_own_task_only(world: World, monkeypat
         interpose(monkeypatch, PostgresCatalog, "mark", before=lambda *_, **__: holder.execute(lock))
         status = process.finish("a")
     assert (status["phase"], states_of(status)) == ("PartiallyFailed", ["PartiallyFailed", "Deleted"])
-    assert task_of(status, "task_1")["reason"] == reasons.BACKOFF_LIMIT_EXCEEDED
+    failed = task_of(status, "task_1")
+    assert failed["reason"] == reasons.BACKOFF_LIMIT_EXCEEDED
+    assert (resource(failed, "Directory")["outcome"], resource(failed, "Directory")["count"]) == ("Deleted", 3)
+    assert "atLeast" not in resource(failed, "Directory")
+    assert failed["directoryDeleted"] is True
     assert "reason" not in task_of(status, "task_2")
 
 

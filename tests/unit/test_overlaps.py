@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from taskdeletion.api.task_store import TaskStoreSpec
-from taskdeletion.domain.overlaps import find_overlap
+from taskdeletion.domain.overlaps import find_ambiguity, find_overlap
 
 
 def directory(sub_path: str, claim: str = "training-data") -> dict[str, Any]:
@@ -98,3 +98,18 @@ def test_the_first_by_name_is_told_so_that_the_message_does_not_change() -> None
     specs = {name: TaskStoreSpec.model_validate(directory("a")) for name in ("z", "me", "b")}
 
     assert "TaskStore b " in (find_overlap("me", specs) or "")
+
+
+@pytest.mark.parametrize(
+    ("spec", "is_ambiguous"),
+    [
+        pytest.param(redis("task:{taskId}", "task:{taskId}:*"), False, id="one head"),
+        pytest.param(redis("a:{taskId}", "b:{taskId}"), False, id="disjoint heads"),
+        pytest.param(objects("tasks/{taskId}/in/", "tasks/{taskId}/out/"), False, id="one head, two tails"),
+        pytest.param(objects("{taskId}/", "tasks/{taskId}/"), True, id="the tasks of a task named tasks"),
+        pytest.param(objects("a/{taskId}/", "a/b/{taskId}/"), True, id="nested prefixes"),
+        pytest.param(redis("{taskId}:*", "task:{taskId}"), True, id="nested patterns"),
+    ],
+)
+def test_a_store_whose_own_layouts_reach_for_each_other_is_ambiguous(spec: dict[str, Any], is_ambiguous: bool) -> None:
+    assert (find_ambiguity(TaskStoreSpec.model_validate(spec)) is not None) == is_ambiguous

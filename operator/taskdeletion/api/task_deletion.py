@@ -134,6 +134,12 @@ class TaskDeletionSpec(Model):
     )
     tasks_created_before: Time | None = Field(
         default=None,
+        json_schema_extra=with_rules(
+            rule(
+                "self >= timestamp('1970-01-01T00:00:00Z') && self < timestamp('9999-01-01T00:00:00Z')",
+                "write a full time between the years 1970 and 9998, such as 2025-07-31T00:00:00Z",
+            )
+        ),
         description="Only tasks created before this time may go; newer ones are refused. Default: the creation of this"
         " TaskDeletion. Always set it in manifests kept in git: task ids are reused, and a manifest can be re-applied.",
     )

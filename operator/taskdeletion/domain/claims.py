@@ -85,7 +85,7 @@ def _decide_running(entry: CatalogEntry, rules: Rules) -> Refusal | None:
     if rules.force:
         return None
     if entry.status not in rules.terminal_statuses:
-        word = entry.status[:64]
+        word = entry.status[:64] or "without a status"
         return Refusal("Refused", reasons.TASK_RUNNING, f"task is {word}; wait for it or set force: true")
     if entry.has_running_step:
         return Refusal("Refused", reasons.TASK_RUNNING, "a step of the task is running; wait for it or set force: true")

@@ -1,6 +1,7 @@
 """Whether two TaskStores of a namespace reach for the same data: equal or nested roots, prefixes, patterns. Pure."""
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 from taskdeletion.api.task_store import Catalog, Directory, ObjectStore, TaskStoreSpec
 
@@ -14,6 +15,26 @@ def find_overlap(name: str, specs: Mapping[str, TaskStoreSpec]) -> str | None:
         if other != name and (what := _shared(mine, theirs)):
             shared = f"{what} of this store and of TaskStore {other} are equal or nested"
             return f"{shared}; neither store can be used until one is deleted"
+    return None
+
+
+def find_ambiguity(spec: TaskStoreSpec) -> str | None:
+    """The sentence that says why one store's own patterns or prefixes reach for each other's tasks, or None.
+
+    With `{taskId}/` beside `tasks/{taskId}/` the objects of every task lie below those of a task named `tasks`.
+    """
+    groups = {
+        "redis.keyPatterns": spec.redis.key_patterns if spec.redis else [],
+        "objectStore.prefixes": spec.object_store.prefixes if spec.object_store else [],
+    }
+    for name, templates in groups.items():
+        heads = sorted({template.partition(_PLACEHOLDER)[0] for template in templates})
+        for one, other in pairwise(heads):  # sorted: a head that begins like another one comes after it
+            if other.startswith(one):
+                return (
+                    f"in spec.{name} what stands before {{taskId}} is {one!r} in one and {other!r} in another entry:"
+                    " one task could reach the data of others; use two stores in two namespaces, or one layout"
+                )
     return None
 
 

@@ -4,7 +4,7 @@ Called by `workflow.deletion` with a record, an opened store and what may stop i
 an attempt: it leaves every task final, or open with a reason, and says which kinds of failure it met.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from taskdeletion.api import reasons
@@ -48,6 +48,7 @@ class Attempt:
     only_begun: bool
     number: int
     uncertain: frozenset[str]
+    require_same_store: Callable[[], None]
     kinds: set[FaultKind] = field(default_factory=set)
     is_counted: bool = False
 
@@ -101,6 +102,8 @@ class Attempt:
     # --- one round --------------------------------------------------------------------------------------------------
     def _perform_round(self, task_ids: list[str]) -> bool:
         """Whether the next round may begin."""
+        if self.is_counted and any(not self.record.tasks[task_id].claimed for task_id in task_ids):
+            self.require_same_store()  # somebody may have pulled the store as a brake since the last round
         before, status, is_counted = dict(self.record.tasks), self.record.status, self.is_counted
         unclaimed = [task_id for task_id in task_ids if not self.record.tasks[task_id].claimed]
         new = [task_id for task_id in unclaimed if self.record.tasks[task_id].version is None]

@@ -199,9 +199,10 @@ class DeletionWorkflow:
         """Fix what holds for the whole request: the order of work, the store, the cutoff in the catalog's clock."""
         if not record.tasks:
             record.put(*build_tasks(record.request))
-        if record.status.cutoff is None and store.catalog is not None:
+        if store.catalog is not None:  # a status can be written by others: it may make the cutoff earlier only
             cutoff = resolve_cutoff(record.request, database_now=store.catalog.now(), server_now=record.now)
-            record.change(cutoff=cutoff)
+            known = record.status.cutoff or cutoff
+            record.change(cutoff=cutoff if record.spec.tasks_created_before else min(known, cutoff))
         record.change(store_uid=store.uid)
 
     def _build_attempt(
@@ -223,10 +224,12 @@ class DeletionWorkflow:
             only_begun=only_begun,
             number=number,
             uncertain=_cut_short(record),
+            require_same_store=lambda: self.stores.require_same(store),
         )
 
     # --- after an attempt -------------------------------------------------------------------------------------------
     def _settle(self, record: Record, halting: Halting, attempt: Attempt) -> float | None:
+        """What follows an attempt that came to an end of its own: nothing of it is uncertain."""
         if record.gone:
             self._settle_cancelled(record, halting, attempt)
             return None
@@ -241,12 +244,12 @@ class DeletionWorkflow:
             self._suspend(record)
             return None
         if _has_stopped_on_error(record):
-            return self._end(record, STOPPED)
+            return self._end(record, STOPPED, cut_short=frozenset())
         if "retriable" not in attempt.kinds and not halting.is_past_deadline:
             _give_back(record, attempt)
             return self._wait(record, _fault_of(record))
         if (limit := find_limit(record, halting, may_repeat=False)) is not None:
-            return self._end(record, limit)
+            return self._end(record, limit, cut_short=frozenset())
         return self._retry(record)
 
     def _settle_cancelled(self, record: Record, halting: Halting, attempt: Attempt) -> None:
@@ -297,25 +300,28 @@ class DeletionWorkflow:
         record.write(_SUSPENDED)
 
     # --- the end ----------------------------------------------------------------------------------------------------
-    def _end(self, record: Record, limit: Limit) -> float | None:
-        """End with open tasks, once no rename can be there that nothing confirmed."""
+    def _end(self, record: Record, limit: Limit, *, cut_short: frozenset[str] | None = None) -> float | None:
+        """End with open tasks, once no rename can be there that nothing confirmed. `cut_short` None asks the status."""
+        unknown = _cut_short(record) if cut_short is None else cut_short
         if has_unconfirmed(record) and (fault := self._undo_unconfirmed(record)) is not None:
             message = f"{limit.message}{BEFORE_THE_END}{fault.message}"
             record.write(View("stopping", limit.reason, message))
             return self._next_look(record)
-        close_tasks(record, limit, _cut_short(record))
+        close_tasks(record, limit, unknown)
         return self._finish(record, View("failed", limit.reason, limit.message))
 
     def _undo_unconfirmed(self, record: Record) -> Fault | None:
         """Only the root of the directories is needed for that, whatever else is away."""
+        namespace, name = record.live.key.namespace, record.spec.store_ref.name
         try:
-            root = self.stores.open_root(record.live.key.namespace, record.spec.store_ref.name)
+            is_replaced = self.stores.locate(namespace, name).live.uid != record.status.store_uid
+            root = self.stores.open_root(namespace, name)
         except Fault as fault:
             return fault
         if root is None:
-            return undo_unconfirmed(record, None)
+            return undo_unconfirmed(record, None, is_replaced=is_replaced)
         with root:
-            return undo_unconfirmed(record, root)
+            return undo_unconfirmed(record, root, is_replaced=is_replaced)
 
     def _finish(self, record: Record, view: View | None = None) -> float | None:
         write_end(record, view)

@@ -13,6 +13,7 @@ from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.outcomes import fail, fold_results
 from taskdeletion.domain.plan import build_tasks
 from taskdeletion.domain.results import StepResult
+from taskdeletion.domain.siblings import Sibling
 from taskdeletion.domain.summary import decide_phase
 from taskdeletion.observe.audit import write_audit
 from taskdeletion.workflow.auditing import build_audit_records
@@ -63,17 +64,30 @@ def has_unconfirmed(record: Record) -> bool:
     return any(task.state == "Deleting" and not task.claimed for task in record.tasks.values())
 
 
-def undo_unconfirmed(record: Record, root: DirectoryRoot | None) -> Fault | None:
-    """Put every unconfirmed rename back; returns what has to pass before that can be done."""
+def undo_unconfirmed(record: Record, root: DirectoryRoot | None, *, is_replaced: bool) -> Fault | None:
+    """Put every unconfirmed rename back; returns what has to pass before that can be done.
+
+    `is_replaced`: the root may be another one than that of the rename, which is then named instead.
+    """
     for task in record.open_tasks():
         if task.claimed or task.state != "Deleting":
             continue
-        fault = undo_rename(root, record, task.task_id)
+        fault = _find_elsewhere(record, root, task.task_id) if is_replaced else None
+        fault = fault or undo_rename(root, record, task.task_id)
         if fault is not None and fault.retriable:
             return fault
         if fault is not None:
             record.put(fail(task, reason=fault.reason, message=fault.message, at=record.now, dry_run=False))
     return None
+
+
+def _find_elsewhere(record: Record, root: DirectoryRoot | None, task_id: str) -> Fault | None:
+    uid = record.live.uid
+    if root is not None and any(sibling.owner == uid for sibling in root.look([task_id])[task_id].siblings):
+        return None
+    name = Sibling("claimed", uid, task_id).name
+    message = f"the TaskStore was replaced; if the directory was moved aside, it is {name} in the root of the old one"
+    return Fault("permanent", reasons.RENAME_NOT_UNDONE, message)
 
 
 def close_tasks(record: Record, limit: Limit, cut_short: frozenset[str]) -> None:

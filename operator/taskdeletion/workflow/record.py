@@ -42,7 +42,13 @@ class Record:
         self.live = live
         self.spec = TaskDeletionSpec.model_validate(live.spec)
         self.status = TaskDeletionStatus.model_validate(live.status or {})
-        self.tasks: dict[str, TaskStatus] = {task.task_id: task for task in self.status.tasks or []}
+        # A task that the spec does not name is nobody's word, whoever wrote it into the status.
+        named = set(self.spec.task_ids)
+        known = {task.task_id: task for task in self.status.tasks or [] if task.task_id in named}
+        self.tasks: dict[str, TaskStatus] = known and {
+            **known,
+            **{i: TaskStatus(task_id=i, state="Pending") for i in self.spec.task_ids if i not in known},
+        }
         self.gone = live.deleting
 
     @property

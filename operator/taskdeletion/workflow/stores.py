@@ -22,7 +22,7 @@ from taskdeletion.backends.objects import ObjectConnection, Objects
 from taskdeletion.backends.postgres import CatalogTables, PostgresCatalog, PostgresConnection
 from taskdeletion.backends.redis_keys import RedisConnection, RedisKeys
 from taskdeletion.domain.faults import Fault
-from taskdeletion.domain.overlaps import find_overlap
+from taskdeletion.domain.overlaps import find_ambiguity, find_overlap
 from taskdeletion.domain.results import Problem
 from taskdeletion.executors.store import Connections, OpenStore, StorePools
 from taskdeletion.executors.sweeps import SharedSweep
@@ -113,6 +113,8 @@ class Stores:
         specs, problem = _validate_all(found, name)
         if problem is not None:
             raise Fault("waiting", reasons.STORE_INVALID, problem)
+        if ambiguity := find_ambiguity(specs[name]):
+            raise Fault("waiting", reasons.STORE_INVALID, ambiguity)
         if overlap := find_overlap(name, specs):
             raise Fault("waiting", reasons.OVERLAPPING_STORE, overlap)
         return Located(found[name], specs[name])
@@ -129,6 +131,11 @@ class Stores:
             entry = self._entries.pop((namespace, name), None)
             unused = self._retire(entry)
         _close_all(unused)
+
+    def require_same(self, store: OpenStore) -> None:
+        """Raises Fault (waiting) where the TaskStore was deleted, replaced or made unusable since it was opened."""
+        if self.locate(store.namespace, store.name).live.uid != store.uid:
+            raise Fault("waiting", reasons.STORE_REPLACED, f"TaskStore {store.name} was replaced meanwhile")
 
     def close(self) -> None:
         """Close all connections; stores that are still in use are closed when they are released."""

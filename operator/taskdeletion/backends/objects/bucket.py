@@ -82,6 +82,7 @@ class Objects:
 
     def has_rest(self, task_id: str) -> bool:
         """Whether anything stands under the prefixes of a task, locked or not. Raises Fault."""
+        self._require_unhidden(task_id)
         versioned = self._is_versioned()
         return any(
             next(self._list(prefix, versioned=versioned), None) is not None or self._uploads(prefix)
@@ -129,9 +130,22 @@ class Objects:
             for prefix in self._prefixes(purge.task_id):
                 self._purge_prefix(purge, prefix, versioned=versioned)
             if not purge.delete or not purge.has_found:
+                self._require_unhidden(purge.task_id)
                 return
         message = f"objects were still being written after {MAX_PASSES} passes"
         purge.fault = Fault("retriable", reasons.STILL_WRITTEN, message)
+
+    def _require_unhidden(self, task_id: str) -> None:
+        """An empty listing is no proof where an object has the prefix's own name without the slash.
+
+        MinIO keeps objects as files: below an object of that name it lists nothing, although the objects are there.
+        """
+        for prefix in self._prefixes(task_id):
+            name = prefix.rstrip("/")
+            first = self._ask(next, self._client.list_objects(self._bucket, name, recursive=False), None)
+            if first is not None and first.object_name == name:
+                message = f"an object is named like prefix {name}/ without the slash, and may hide what lies below it"
+                raise Fault("permanent", reasons.NOT_EMPTY, f"{message}; move it away, then try again")
 
     def _purge_prefix(self, purge: Purge, prefix: str, *, versioned: bool) -> None:
         pending: deque[Future[Batch]] = deque()

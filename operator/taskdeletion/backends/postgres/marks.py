@@ -11,7 +11,7 @@ from psycopg import sql
 
 from taskdeletion.backends.postgres.connection import CatalogConnection
 from taskdeletion.backends.postgres.locks import Locked, lock_rows
-from taskdeletion.backends.postgres.tables import CatalogTables, TaskRow, chunked, named
+from taskdeletion.backends.postgres.tables import CatalogTables, TaskRow, chunked, named, read_rows
 from taskdeletion.backends.postgres.transactions import WRITE, CommitUnknown, Transactions
 from taskdeletion.domain.results import Version
 
@@ -78,6 +78,8 @@ def _update(
         now = _NOW_WITH_ZONE if locked.found.is_update_zoned else _NOW_IN_ZONE
         statement = _UPDATE.format(tasks=tables.tasks, named=named(sql.SQL("t.task_id")), now=now)
         connection.execute(statement, {"ids": sorted(current), "zone": tables.time_zone})
+        after = read_rows(connection, tables, current).rows  # a trigger or rule may have kept the row as it was
+        current = {task_id for task_id in current if task_id in after and after[task_id].is_marked}
     return current | already
 
 

@@ -10,7 +10,7 @@ from psycopg import sql
 from taskdeletion.api import reasons
 from taskdeletion.backends.postgres.connection import CatalogConnection
 from taskdeletion.backends.postgres.migration import MIGRATION_FILE
-from taskdeletion.backends.postgres.privileges import find_missing_privileges
+from taskdeletion.backends.postgres.privileges import MARKED_COLUMNS, find_missing_privileges
 from taskdeletion.backends.postgres.tables import STEP_COLUMNS, TASK_COLUMNS, CatalogTables
 from taskdeletion.backends.postgres.transactions import READ, Transactions
 from taskdeletion.domain.faults import Fault
@@ -19,8 +19,12 @@ from taskdeletion.domain.results import Problem
 TIME_TYPES: Final = ("timestamp without time zone", "timestamp with time zone", "date")
 _COLUMNS = sql.SQL(
     "SELECT a.attname::text, coalesce(nullif(y.typbasetype, 0), y.oid)::regtype::text, y.typcategory::text"
-    " FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type y ON y.oid = a.atttypid"
+    " , a.attgenerated::text FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type y ON y.oid = a.atttypid"
     " WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped"
+)
+_TABLE = sql.SQL(
+    "SELECT c.oid, c.relkind::text, row_security_active(c.oid) FROM pg_catalog.pg_class c"
+    " WHERE c.oid = to_regclass(%(name)s)"
 )
 _READ_ONLY = sql.SQL("SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean")
 
@@ -45,17 +49,24 @@ def _examine(connection: CatalogConnection, tables: CatalogTables) -> list[Probl
 
 
 def _examine_table(connection: CatalogConnection, table: str, quoted: str, columns: tuple[str, ...]) -> list[Problem]:
-    (oid,) = connection.execute("SELECT to_regclass(%(name)s)::oid", {"name": quoted}).fetchone() or (None,)
+    oid, kind, is_hiding = connection.execute(_TABLE, {"name": quoted}).fetchone() or (None, "", False)
     if oid is None:
         return [Problem(reasons.SCHEMA_MISSING, f"the table {table} does not exist")]
-    types = {name: (kind, category) for name, kind, category in connection.execute(_COLUMNS, {"oid": oid})}
+    if kind not in ("r", "p"):  # a view hides the foreign keys of the tables below it, and may drop what is written
+        return [Problem(reasons.SCHEMA_MISSING, f"{table} is no ordinary table; name the table itself")]
+    if is_hiding:
+        message = f"row-level security hides rows of {table} from the role; give it BYPASSRLS or another role"
+        return [Problem(reasons.PERMISSION_DENIED, message)]
+    columns_found = connection.execute(_COLUMNS, {"oid": oid}).fetchall()
+    types = {name: (kind, category) for name, kind, category, _ in columns_found}
+    generated = [f"{name} is generated" for name, _, _, how in columns_found if how and name in MARKED_COLUMNS]
     missing = [column for column in columns if column not in types]
     wrong = [
         f"{column} is of type {types[column][0]}"
         for column in columns
         if column in types and not _fits(column, *types[column])
     ]
-    return [*_missing_columns(table, missing), *_wrong_columns(table, wrong)]
+    return [*_missing_columns(table, missing), *_wrong_columns(table, [*wrong, *generated])]
 
 
 def _fits(column: str, kind: str, category: str) -> bool:

@@ -128,6 +128,10 @@ class RecordDeletion:
             return {}
         rows = connection.execute(_format(_DELETE, self.tables), {"ids": sorted(task_ids)})
         counts = {str(task_id): int(count) for task_id, count in rows}
+        if read_rows(connection, self.tables, task_ids).rows:
+            # Raised inside the transaction: it is rolled back, and the steps stay with their tasks.
+            message = "the database kept rows that were to be deleted: a trigger or rule stands in the way"
+            raise Fault("permanent", reasons.DATABASE_ERROR, message)
         return {i: StepResult(i, RESOURCE, "Deleted", count=counts.get(i, 0)) for i in task_ids}
 
     def _look_again(self, versions: Mapping[str, Version], fault: Fault) -> Results:

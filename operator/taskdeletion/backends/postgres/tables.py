@@ -147,7 +147,10 @@ def _to_utc(value: object, column: str, tables: CatalogTables) -> datetime | Non
     if value.tzinfo is None:
         # fold=1: an hour that occurs twice is taken for the later one, as PostgreSQL does: too young is the safe error.
         value = value.replace(tzinfo=tables.zone, fold=1)
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:  # such as year 1 east of Greenwich: no time that can be compared
+        return None
 
 
 def _format_time(value: datetime | None) -> str:
