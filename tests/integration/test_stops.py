@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from dev.pipeline import Pipeline
+from dev.pipeline import Pipeline, wait_until
 from taskdeletion.api import reasons
 from taskdeletion.backends.directory import DirectoryRoot
 from taskdeletion.backends.objects import Objects
+from taskdeletion.backends.postgres import PostgresCatalog
 from taskdeletion.domain.faults import Fault
 from taskdeletion.kube.objects import Cluster
 from tests.support.harness import Harness, World, states_of
@@ -113,3 +114,17 @@ def test_a_process_that_has_stopped_takes_no_look(world: World) -> None:
     process.stopping.set()
     assert process.reconcile("a") is None
     assert process.status("a").get("attempts") is None
+
+
+def test_an_error_that_nobody_foresaw_is_told_and_does_not_stop_the_next_attempt(
+    world: World, kube: Kube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.request("a", "task_1")
+    process = world.start()
+    with monkeypatch.context() as moment:
+        interpose(moment, PostgresCatalog, "read", before=failing(ZeroDivisionError("nobody foresaw this")))
+        with pytest.raises(ZeroDivisionError):
+            process.reconcile("a")
+    namespace = world.pipeline.namespace
+    wait_until(lambda: "InternalError" in {event["reason"] for event in kube.events(namespace, "a")}, what="the Event")
+    assert process.finish("a")["phase"] == "Succeeded"

@@ -81,9 +81,21 @@ class DeletionWorkflow:
         self.ownership.observe(record.standing)
         try:
             return self._advance(record)
+        except (KubeUnavailable, KubeForbidden, StatusConflict):
+            raise  # what passes by itself, and the worker tries again
+        except Exception as error:
+            self._tell_unforeseen(record, error)
+            raise
         finally:
             if not record.gone and "completionTime" not in record.live.status:  # an end that was not written is none
                 self.recall(record.live, record.read_at)
+
+    def _tell_unforeseen(self, record: Record, error: Exception) -> None:
+        kind = type(error).__name__
+        message = (
+            f"an error that nobody foresaw ({kind}) ended the attempt; it is tried again, the operator's log has it"
+        )
+        self.cluster.emit(record.live, type="Warning", reason=reasons.INTERNAL_ERROR, message=message)
 
     def recall(self, live: LiveObject, read_at: float) -> None:
         """Keep a live request as it is published: if it is cancelled, it is finished from that."""
