@@ -128,3 +128,22 @@ def test_an_error_that_nobody_foresaw_is_told_and_does_not_stop_the_next_attempt
     namespace = world.pipeline.namespace
     wait_until(lambda: "InternalError" in {event["reason"] for event in kube.events(namespace, "a")}, what="the Event")
     assert process.finish("a")["phase"] == "Succeeded"
+
+
+def test_a_store_that_is_pulled_between_two_rounds_stops_what_has_not_begun(
+    world: World, kube: Kube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = world.look("task_2")
+    world.request("a", "task_1", "task_2", continueOnError=False)
+    namespace = world.pipeline.namespace
+    interpose(
+        monkeypatch, DirectoryRoot, "purge", before=lambda *_, **__: kube.delete(namespace, "default", "taskstores")
+    )
+    process = world.start()
+    process.reconcile("a")
+    status = process.status("a")
+    assert states_of(status) == ["Deleted", "Pending"]
+    assert condition(status, "Reconciling")["reason"] == reasons.DEPENDENCY_UNAVAILABLE
+    assert "StoreNotFound" in condition(status, "Ready")["message"]
+    assert status["attempts"] == 0
+    assert world.look("task_2") == before

@@ -102,10 +102,10 @@ class Attempt:
     # --- one round --------------------------------------------------------------------------------------------------
     def _perform_round(self, task_ids: list[str]) -> bool:
         """Whether the next round may begin."""
-        if self.is_counted and any(not self.record.tasks[task_id].claimed for task_id in task_ids):
-            self.require_same_store()  # somebody may have pulled the store as a brake since the last round
         before, status, is_counted = dict(self.record.tasks), self.record.status, self.is_counted
         unclaimed = [task_id for task_id in task_ids if not self.record.tasks[task_id].claimed]
+        if unclaimed and self.is_counted and not self._is_store_there(unclaimed):
+            return False
         new = [task_id for task_id in unclaimed if self.record.tasks[task_id].version is None]
         try:
             self._read(new)
@@ -121,6 +121,15 @@ class Attempt:
             self.record.tasks, self.record.status, self.is_counted = before, status, is_counted
             return False
         self._purge_and_finish(claimed + self._claim(to_claim))
+        return True
+
+    def _is_store_there(self, task_ids: Sequence[str]) -> bool:
+        """Before a later round begins anything: somebody may have pulled the store, as a brake."""
+        try:
+            self.require_same_store()
+        except Fault as fault:
+            self._postpone(task_ids, fault)
+            return False
         return True
 
     def _read(self, task_ids: Sequence[str]) -> None:
