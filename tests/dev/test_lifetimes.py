@@ -41,6 +41,7 @@ signal.pause()
 PARENT = """
 import json, pathlib, signal, sys
 from dev.stack import start_stack
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell makes its background jobs ignore it
 with start_stack(*map(pathlib.Path, sys.argv[1:]), services=["redis", "postgres", "minio"]) as stack:
     pids = [process["pid"] for process in stack.processes.status().values() if process["returncode"] is None]
     found = {"pids": [*pids, stack.processes.supervisor_pid], "state_dir": str(stack.state_dir)}
