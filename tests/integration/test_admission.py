@@ -6,7 +6,6 @@ A refusal has to name the field and say what to do, because nothing of the opera
 import json
 import re
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from dev.pipeline import wait_until
 from dev.stack import Stack
 from taskdeletion.api import task_store
 from taskdeletion.api.common import API_VERSION
@@ -74,10 +74,11 @@ def kubectl(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def wait_until_explained(kubectl: Kubectl) -> None:
     """The API server publishes the schema of a new kind a moment after it serves the kind."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while any(kubectl("explain", kind.PLURAL).returncode for kind in KINDS):
-        assert time.monotonic() < deadline, "the schemas of the new kinds were not published"
-        time.sleep(0.2)
+    wait_until(
+        lambda: not any(kubectl("explain", kind.PLURAL).returncode for kind in KINDS),
+        seconds=PATIENCE_SECONDS,
+        what="the publication of the new kinds' schemas",
+    )
 
 
 def manifest(kind: str, spec: dict[str, Any], name: str = "x") -> dict[str, Any]:

@@ -69,11 +69,10 @@ class Stores:
     def open(self, namespace: str, name: str) -> OpenStore:
         """The store with every part usable, as a context manager. Raises Fault (waiting) with what is missing."""
         store, entry = self._open(namespace, name)
-        try:
+        with ExitStack() as undo:
+            undo.callback(store.close)
             self._require_whole(store, entry)
-        except BaseException:
-            store.close()
-            raise
+            undo.pop_all()
         return store
 
     def open_unprobed(self, namespace: str, name: str) -> OpenStore:
@@ -83,11 +82,10 @@ class Stores:
     def _open(self, namespace: str, name: str) -> tuple[OpenStore, _Entry]:
         located = self.locate(namespace, name)
         entry = self._acquire(located)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._release, entry)
             directory = self._open_directory(located)
-        except BaseException:
-            self._release(entry)
-            raise
+            undo.pop_all()
         store = OpenStore(
             namespace=namespace,
             name=name,
