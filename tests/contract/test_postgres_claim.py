@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from taskdeletion.backends.postgres import CommitUnknown
+from taskdeletion.domain.catalog import CommitUnknown
 from taskdeletion.domain.faults import Fault
 from tests.contract.test_postgres_database import QUICK, Database, DatabaseHome, database_home, proxy_to, wait_until
 
@@ -101,7 +101,7 @@ def test_what_the_holder_of_the_lock_committed_is_seen(database: Database) -> No
         with catalog.claim(["task_1"], with_records=False) as seen:
             entry = seen.entries["task_1"]
         thread.join()
-    assert (entry.status, entry.has_running_step) == ("in_progress", True)
+    assert (entry.status, entry.activity) == ("in_progress", "a step of the task is running")
 
 
 def test_rows_are_locked_in_order_of_id(database: Database) -> None:

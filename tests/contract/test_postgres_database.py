@@ -20,7 +20,7 @@ from taskdeletion.backends.postgres import (
     Timeouts,
     read_migration,
 )
-from taskdeletion.domain.results import Version
+from taskdeletion.domain.catalog import Version
 
 CREATED = "2025-07-02 17:39:32.5"
 SCHEMA = """

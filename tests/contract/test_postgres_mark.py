@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from taskdeletion.backends.postgres import Marks
+from taskdeletion.domain.catalog import Marks
 from tests.contract.test_postgres_database import CREATED, Database, DatabaseHome, database_home, proxy_to
 
 

@@ -40,7 +40,7 @@ def test_an_entry_holds_the_version_in_utc(database: Database) -> None:
     assert entry.version.created == "2025-07-02T17:39:32.500000+00:00"
     assert entry.version.rest == "completed|2025-07-02T18:00:00.000000+00:00"
     assert entry.created_at == datetime(2025, 7, 2, 17, 39, 32, 500000, tzinfo=UTC)
-    assert (entry.status, entry.has_running_step) == ("completed", False)
+    assert (entry.status, entry.activity) == ("completed", "")
 
 
 def test_a_column_without_zone_is_read_in_the_zone_of_the_store(database: Database) -> None:
@@ -93,7 +93,7 @@ def test_a_step_in_a_running_word_counts_as_running_and_others_do_not(database: 
     database.add_task("task_10", steps=("pending",))
     database.add_task("task_2", steps=())
     entries = database.catalog().read(["task_1", "task_10", "task_2"])
-    assert {task_id for task_id, entry in entries.items() if entry.has_running_step} == {"task_1"}
+    assert {task_id for task_id, entry in entries.items() if entry.activity} == {"task_1"}
 
 
 def test_ids_that_are_not_in_the_catalog_are_left_out_however_long(database: Database) -> None:
@@ -130,7 +130,7 @@ def test_tables_may_have_a_schema_capitals_and_an_enum_as_status(home: DatabaseH
         catalog = database.catalog(tables=CatalogTables("Archive.Tasks", "Archive.Steps", "UTC", ("running",)))
         assert catalog.probe() == []
         entry = catalog.read(["task_1"])["task_1"]
-        assert (entry.status, entry.has_running_step) == ("completed", True)
+        assert (entry.status, entry.activity) == ("completed", "a step of the task is running")
         assert entry.version.created == "2025-07-02T15:39:32.000000+00:00"
         assert catalog.mark({"task_1": entry.version}, force=False).marked == {"task_1"}
         entry = catalog.read(["task_1"])["task_1"]

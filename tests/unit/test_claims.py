@@ -6,17 +6,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from taskdeletion.api import reasons
+from taskdeletion.domain.catalog import CatalogEntry, Version
 from taskdeletion.domain.claims import UNKNOWN_TASK, Rules, decide_claim, decide_still_claimed
-from taskdeletion.domain.results import CatalogEntry, Version
 
 CREATED = datetime(2025, 7, 2, 17, 39, 32, 500_000, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 READ = Version("2025-07-02T17:39:32.5+00:00", "completed|2025-07-02T18:00:00+00:00")
 RESTARTED = replace(READ, rest="completed|2025-07-02T19:00:00+00:00")
 REUSED = replace(READ, created="2025-07-09T00:00:00+00:00")
-DONE = CatalogEntry("task_1", READ, "completed", CREATED, has_running_step=False)
+DONE = CatalogEntry("task_1", READ, "completed", CREATED)
 RUNNING = replace(DONE, status="in_progress")
-STEP_RUNNING = replace(DONE, has_running_step=True)
+STEP_RUNNING = replace(DONE, activity="a step of the task is running")
 AGELESS = replace(DONE, created_at=None, version=Version("", "completed|"))
 RULES = Rules(
     force=False,

@@ -7,8 +7,8 @@ from datetime import datetime
 from taskdeletion.api import reasons
 from taskdeletion.api.common import format_time
 from taskdeletion.api.task_deletion import TaskState
+from taskdeletion.domain.catalog import CatalogEntry, Version
 from taskdeletion.domain.faults import Fault
-from taskdeletion.domain.results import CatalogEntry, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,8 @@ def _decide_running(entry: CatalogEntry, rules: Rules) -> Refusal | None:
     if entry.status not in rules.terminal_statuses:
         word = entry.status[:64] or "without a status"
         return Refusal("Refused", reasons.TASK_RUNNING, f"task is {word}; wait for it or set force: true")
-    if entry.has_running_step:
-        return Refusal("Refused", reasons.TASK_RUNNING, "a step of the task is running; wait for it or set force: true")
+    if entry.activity:
+        return Refusal("Refused", reasons.TASK_RUNNING, f"{entry.activity}; wait for it or set force: true")
     return None
 
 

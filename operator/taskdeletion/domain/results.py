@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Protocol
 
 from taskdeletion.api.task_deletion import Outcome, Resource
@@ -59,35 +58,3 @@ class Problem:
 
     reason: str
     message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """The version of a task in its catalog. `created`: ISO 8601 in UTC or ""; `rest`: status and update, opaque."""
-
-    created: str
-    rest: str
-
-    def __str__(self) -> str:
-        return f"{self.created}|{self.rest}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Version":
-        """The inverse of str()."""
-        created, _, rest = text.partition("|")
-        return cls(created, rest)
-
-    def matches(self, other: "Version", *, force: bool) -> bool:
-        """Whether both are the same run of the task; with force only the creation counts."""
-        return self.created == other.created and (force or self.rest == other.rest)
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogEntry:
-    """What the catalog knows of one task. `created_at` in UTC, None where the catalog does not say."""
-
-    task_id: str
-    version: Version
-    status: str
-    created_at: datetime | None
-    has_running_step: bool

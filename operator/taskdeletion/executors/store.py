@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from taskdeletion.api.task_store import TaskStoreSpec
 from taskdeletion.backends.directory import DirectoryRoot
 from taskdeletion.backends.objects import Objects
-from taskdeletion.backends.postgres import PostgresCatalog
 from taskdeletion.backends.redis_keys import RedisKeys
+from taskdeletion.domain.catalog import Catalog
 from taskdeletion.executors.sweeps import SharedSweep
 
 
@@ -34,7 +34,7 @@ class Connections:
     """What stays open between two uses of a store, as long as its spec and Secrets are the same."""
 
     pools: StorePools
-    catalog: PostgresCatalog | None = None
+    catalog: Catalog | None = None
     redis: RedisKeys | None = None
     objects: Objects | None = None
     sweep: SharedSweep | None = None
@@ -60,7 +60,7 @@ class OpenStore:
     release: Callable[[], None] = field(repr=False)
 
     @property
-    def catalog(self) -> PostgresCatalog | None:
+    def catalog(self) -> Catalog | None:
         """The index of tasks, where there is one."""
         return self.connections.catalog
 

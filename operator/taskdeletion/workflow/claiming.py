@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from taskdeletion.api import reasons
 from taskdeletion.backends.directory import DirectoryRoot
-from taskdeletion.backends.postgres import CommitUnknown, LockedTasks, PostgresCatalog
+from taskdeletion.domain.catalog import Catalog, CatalogEntry, CommitUnknown, HeldTasks
 from taskdeletion.domain.claims import UNKNOWN_TASK, Refusal, Rules, decide_claim
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.outcomes import conclude, fold_results, is_final, postpone, refuse
-from taskdeletion.domain.results import CatalogEntry, StepResult
+from taskdeletion.domain.results import StepResult
 from taskdeletion.executors.store import OpenStore
 from taskdeletion.workflow.record import Record
 
@@ -48,7 +48,7 @@ class Claim:
         if unknown:
             self._compare_all_again(unknown)
 
-    def _claim_under_lock(self, catalog: PostgresCatalog, task_ids: list[str], moved: list[str]) -> None:
+    def _claim_under_lock(self, catalog: Catalog, task_ids: list[str], moved: list[str]) -> None:
         spec = self.record.spec
         with catalog.claim(task_ids, with_records=spec.delete_database_records, lock=not spec.dry_run) as locked:
             may_go = [task_id for task_id in task_ids if self._decide(task_id, locked)]
@@ -68,7 +68,7 @@ class Claim:
         else:
             self.confirmed += moved
 
-    def _decide(self, task_id: str, locked: LockedTasks) -> bool:
+    def _decide(self, task_id: str, locked: HeldTasks) -> bool:
         """Whether the task may go, under the lock; where not, the record says why and a rename of ours is undone."""
         if task_id in locked.row_locked:
             self._postpone([task_id], Fault("retriable", reasons.ROW_LOCKED, "another transaction holds the row"))

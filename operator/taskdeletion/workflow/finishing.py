@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from taskdeletion.api import reasons
 from taskdeletion.api.task_deletion import Resource
 from taskdeletion.backends.directory import DirectoryRoot
-from taskdeletion.backends.postgres import Marks, PostgresCatalog
+from taskdeletion.domain.catalog import Catalog, Marks, Version
 from taskdeletion.domain.claims import UNKNOWN_TASK
 from taskdeletion.domain.faults import Fault
-from taskdeletion.domain.results import Guard, StepResult, Version
+from taskdeletion.domain.results import Guard, StepResult
 from taskdeletion.executors.store import OpenStore
 
 Look = Callable[[Sequence[str]], Iterable[str]]
@@ -76,7 +76,7 @@ class Finish:
             self._add(StepResult.failed(task_id, "Directory", _SIBLING_LEFT))
 
     # --- rows that stay ---------------------------------------------------------------------------------------------
-    def _keep_records(self, catalog: PostgresCatalog) -> None:
+    def _keep_records(self, catalog: Catalog) -> None:
         clean = [task_id for task_id in self._clean_tasks() if self.versions[task_id] != UNKNOWN_TASK]
         try:
             if clean and not self.dry_run and self.store.directory is not None:
@@ -95,7 +95,7 @@ class Finish:
             self._add(_kept(task_id, "the row changed meanwhile and was left as it is" if changed else ""))
 
     # --- rows that go -----------------------------------------------------------------------------------------------
-    def _count_records(self, catalog: PostgresCatalog) -> None:
+    def _count_records(self, catalog: Catalog) -> None:
         try:
             counts = catalog.count_records(list(self.results))
         except Fault as fault:
@@ -105,7 +105,7 @@ class Finish:
         for task_id, count in counts.items():
             self._add(StepResult(task_id, "DatabaseRecords", "WouldDelete", count=count))
 
-    def _delete_records(self, catalog: PostgresCatalog) -> None:
+    def _delete_records(self, catalog: Catalog) -> None:
         clean = self._clean_tasks()
         for task_id in self.results.keys() - set(clean):
             self._add(_not_attempted(task_id))

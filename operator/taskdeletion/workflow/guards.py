@@ -5,16 +5,15 @@ Called through the executor before every batch of keys or objects, and by the at
 
 from collections.abc import Collection, Mapping
 
-from taskdeletion.backends.postgres import PostgresCatalog
+from taskdeletion.domain.catalog import Catalog, Version
 from taskdeletion.domain.claims import decide_still_claimed
 from taskdeletion.domain.faults import Fault
-from taskdeletion.domain.results import Version
 
 
 class VersionGuard:
     """A `Guard` over the claimed versions of some tasks. Without a catalog there is nothing to compare."""
 
-    def __init__(self, catalog: PostgresCatalog | None, versions: Mapping[str, Version], *, force: bool) -> None:
+    def __init__(self, catalog: Catalog | None, versions: Mapping[str, Version], *, force: bool) -> None:
         self._catalog = catalog
         self._versions = versions
         self._force = force

@@ -11,10 +11,10 @@ from typing import Any, Literal
 from taskdeletion.api.common import Condition
 from taskdeletion.api.task_deletion import TaskDeletionSpec, TaskDeletionStatus, TaskStatus
 from taskdeletion.domain.budget import fit_status
+from taskdeletion.domain.catalog import Version
 from taskdeletion.domain.conditions import View, build_conditions
 from taskdeletion.domain.outcomes import is_final
 from taskdeletion.domain.request import Request
-from taskdeletion.domain.results import Version
 from taskdeletion.domain.summary import build_summary, format_progress
 from taskdeletion.kube.objects import Cluster, LiveObject, ObjectGone, SpecChanged
 from taskdeletion.workflow.ownership import Ownership, Standing

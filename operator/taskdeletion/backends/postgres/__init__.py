@@ -4,19 +4,13 @@ Imported by `bootstrap` and the workflow. No other room imports psycopg; no sess
 """
 
 from taskdeletion.backends.postgres.catalog import PostgresCatalog
-from taskdeletion.backends.postgres.claim import LockedTasks
 from taskdeletion.backends.postgres.connection import PostgresConnection, Timeouts
-from taskdeletion.backends.postgres.marks import Marks
 from taskdeletion.backends.postgres.migration import MIGRATION_FILE, read_migration
 from taskdeletion.backends.postgres.tables import CatalogTables
-from taskdeletion.backends.postgres.transactions import CommitUnknown
 
 __all__ = [
     "MIGRATION_FILE",
     "CatalogTables",
-    "CommitUnknown",
-    "LockedTasks",
-    "Marks",
     "PostgresCatalog",
     "PostgresConnection",
     "Timeouts",

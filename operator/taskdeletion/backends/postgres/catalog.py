@@ -10,19 +10,20 @@ from typing import Final
 
 from psycopg import sql
 
-from taskdeletion.backends.postgres.claim import LockedTasks, claim_tasks
+from taskdeletion.backends.postgres.claim import claim_tasks
 from taskdeletion.backends.postgres.connection import (
     CatalogConnection,
     ConnectionPool,
     PostgresConnection,
     Timeouts,
 )
-from taskdeletion.backends.postgres.marks import Marks, mark_rows
+from taskdeletion.backends.postgres.marks import mark_rows
 from taskdeletion.backends.postgres.probe import probe_catalog
 from taskdeletion.backends.postgres.records import RecordDeletion, count_rows
 from taskdeletion.backends.postgres.tables import CatalogTables, chunked, read_rows
 from taskdeletion.backends.postgres.transactions import READ, Transactions
-from taskdeletion.domain.results import CatalogEntry, Problem, StepResult, Version
+from taskdeletion.domain.catalog import CatalogEntry, HeldTasks, Marks, Version
+from taskdeletion.domain.results import Problem, StepResult
 
 READ_CHUNK: Final = 500
 _CLOCK = sql.SQL("SELECT clock_timestamp()")
@@ -43,6 +44,16 @@ class PostgresCatalog:
         self._tables = tables
         self._pool = ConnectionPool(connection, timeouts, size=pool_size)
         self._transactions = Transactions(self._pool, timeouts)
+
+    @property
+    def holds_entries(self) -> bool:
+        """A claim locks its rows."""
+        return True
+
+    @property
+    def keeps_entries(self) -> bool:
+        """Rows stay unless a request asks for their deletion."""
+        return True
 
     def now(self) -> datetime:
         """The database's clock, in UTC."""
@@ -68,7 +79,7 @@ class PostgresCatalog:
 
     def claim(
         self, task_ids: Collection[str], *, with_records: bool, lock: bool = True
-    ) -> AbstractContextManager[LockedTasks]:
+    ) -> AbstractContextManager[HeldTasks]:
         """The rows of at most 50 tasks, locked in order of id until the `with` block ends.
 
         The end of the block commits; an exception in it rolls back and goes on. `lock=False` (dry run): the same

@@ -5,7 +5,6 @@ Called by the workflow around the rename (DESIGN section 3, Claim and Confirm). 
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final
 
 import psycopg
@@ -25,24 +24,10 @@ from taskdeletion.backends.postgres.transactions import (
     commit_unknown,
     roll_back,
 )
+from taskdeletion.domain.catalog import HeldTasks
 from taskdeletion.domain.faults import Fault
-from taskdeletion.domain.results import CatalogEntry
 
 MAX_CLAIMED: Final = 50
-
-
-@dataclass(frozen=True)
-class LockedTasks:
-    """What the claim sees; an id in none of the three is not in the catalog.
-
-    `entries`: rows that are ours until the claim ends. `row_locked`: exist, but another transaction holds them
-    (retriable for these tasks only). `foreign_references`: task id to "schema.table (constraint)" that refers to its
-    rows; only looked for where records are to go.
-    """
-
-    entries: Mapping[str, CatalogEntry]
-    row_locked: frozenset[str]
-    foreign_references: Mapping[str, str]
 
 
 @contextmanager
@@ -53,15 +38,15 @@ def claim_tasks(
     *,
     with_records: bool,
     lock: bool,
-) -> Iterator[LockedTasks]:
+) -> Iterator[HeldTasks]:
     """Hold the rows for the length of a `with` block; see PostgresCatalog.claim."""
     if len(set(task_ids)) > MAX_CLAIMED:
         raise ValueError(f"a claim takes at most {MAX_CLAIMED} tasks, not {len(set(task_ids))}")
 
-    def look(connection: CatalogConnection) -> LockedTasks:
+    def look(connection: CatalogConnection) -> HeldTasks:
         found = _lock_or_read(transactions, connection, tables, task_ids, lock=lock)
         references = _find_references(connection, tables, found) if with_records else {}
-        return LockedTasks(found.found.entries, found.row_locked, references)
+        return HeldTasks(found.found.entries, found.row_locked, references)
 
     connection, seen = transactions.open(look, mode=WRITE if lock else READ)
     try:

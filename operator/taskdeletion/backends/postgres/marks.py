@@ -4,7 +4,6 @@ Called by the workflow after the purge (DESIGN section 3, Mark). Touches only ro
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from psycopg import sql
@@ -12,8 +11,8 @@ from psycopg import sql
 from taskdeletion.backends.postgres.connection import CatalogConnection
 from taskdeletion.backends.postgres.locks import Locked, lock_rows
 from taskdeletion.backends.postgres.tables import CatalogTables, TaskRow, chunked, named, read_rows
-from taskdeletion.backends.postgres.transactions import WRITE, CommitUnknown, Transactions
-from taskdeletion.domain.results import Version
+from taskdeletion.backends.postgres.transactions import WRITE, Transactions
+from taskdeletion.domain.catalog import CommitUnknown, Marks, Version
 
 CHUNK: Final = 500
 _UPDATE = sql.SQL(
@@ -22,14 +21,6 @@ _UPDATE = sql.SQL(
 )
 _NOW_WITH_ZONE = sql.SQL("now()")
 _NOW_IN_ZONE = sql.SQL("timezone(%(zone)s, now())")
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """`marked`: rows that say now that the directory is gone. `row_locked`: rows that another transaction holds."""
-
-    marked: frozenset[str]
-    row_locked: frozenset[str]
 
 
 def mark_rows(

@@ -16,9 +16,10 @@ from taskdeletion.backends.postgres.connection import CatalogConnection
 from taskdeletion.backends.postgres.foreign_keys import ForeignKey, find_references, read_foreign_keys
 from taskdeletion.backends.postgres.locks import Locked, lock_rows
 from taskdeletion.backends.postgres.tables import CatalogTables, chunked, named, read_rows
-from taskdeletion.backends.postgres.transactions import READ, WRITE, CommitUnknown, Transactions
+from taskdeletion.backends.postgres.transactions import READ, WRITE, Transactions
+from taskdeletion.domain.catalog import CommitUnknown, Version
 from taskdeletion.domain.faults import Fault
-from taskdeletion.domain.results import StepResult, Version
+from taskdeletion.domain.results import StepResult
 
 CHUNK: Final = 100
 RESOURCE: Final = "DatabaseRecords"

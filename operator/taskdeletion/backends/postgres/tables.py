@@ -16,13 +16,14 @@ from psycopg import sql
 
 from taskdeletion.api import reasons
 from taskdeletion.backends.postgres.connection import CatalogConnection
+from taskdeletion.domain.catalog import CatalogEntry, Version
 from taskdeletion.domain.faults import Fault
-from taskdeletion.domain.results import CatalogEntry, Version
 
 TASK_COLUMNS: Final = ("task_id", "status", "created_at", "updated_at", "directory_exists")
 STEP_COLUMNS: Final = ("task_id", "status")
 LONGEST_WORD: Final = 100
 _TIMESTAMPTZ_OID: Final = 1184
+_STEP_RUNS: Final = "a step of the task is running"
 
 _SELECT_TASKS = sql.SQL(
     "SELECT t.task_id::text, t.status::text, t.created_at, t.updated_at, t.directory_exists,"
@@ -126,7 +127,7 @@ def _build_row(values: Sequence[object], tables: CatalogTables) -> TaskRow:
     updated_at = _to_utc(updated, "updated_at", tables)
     word = "" if status is None else str(status)
     version = Version(_format_time(created_at), f"{_shorten(word)}|{_format_time(updated_at)}")
-    entry = CatalogEntry(str(task_id), version, word, created_at, bool(has_running_step))
+    entry = CatalogEntry(str(task_id), version, word, created_at, _STEP_RUNS if has_running_step else "")
     return TaskRow(entry, directory_exists is False)
 
 

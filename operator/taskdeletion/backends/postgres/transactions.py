@@ -13,6 +13,7 @@ from psycopg import pq, sql
 
 from taskdeletion.backends.postgres.connection import CatalogConnection, ConnectionPool, Timeouts
 from taskdeletion.backends.postgres.faults import fault_of, is_away, is_worth_another_try
+from taskdeletion.domain.catalog import CommitUnknown
 from taskdeletion.domain.faults import Fault
 
 T = TypeVar("T")
@@ -22,17 +23,6 @@ READ: Final[LiteralString] = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 #: "READ WRITE": that would override a read-only mode that an administrator has set.
 WRITE: Final[LiteralString] = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _ATTEMPTS: Final = 3
-
-
-class CommitUnknown(Exception):  # noqa: N818 - it says what is known, which is no error of ours
-    """A COMMIT failed or was not answered: what it was to confirm has to be looked at once more."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault)
-        self.fault = fault
-
-    def __str__(self) -> str:
-        return str(self.fault)
 
 
 @dataclass(frozen=True)
