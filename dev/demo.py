@@ -9,71 +9,32 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from dev.pipeline import Pipeline, Residue
 from dev.stack import Stack, start_stack
+from dev.story import FORGOTTEN, KEPT, NAMESPACE, REQUESTS, Story
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMESPACE = "pipelines"
-BUCKET = "pipeline"
-KEPT, FREED, FORGOTTEN = "untouched", "freed, rows kept", "gone, rows too"
-
-
-@dataclass(frozen=True)
-class Expected:
-    """One task of the demo: what the catalog says of it, and what must have become of it."""
-
-    task_id: str
-    status: str
-    fate: str
-    state: str
-    files: int = 12
-    file_bytes: int = 20_000
-    row: bool = True
-
-
-TASKS = (
-    Expected("task_20250702_173932", "completed", FREED, "free-july: Deleted", files=15, file_bytes=174_763),
-    Expected("task_20250702_174521", "partial_completed", FREED, "free-july: Deleted"),
-    Expected("task_20250702_1739", "completed", KEPT, "a neighbour: nobody named it"),
-    Expected("task_20250702_1739321", "completed", KEPT, "a neighbour: nobody named it"),
-    Expected("task_20250703_090000", "failed", FORGOTTEN, "forget-everything: Deleted"),
-    Expected("task_20250704_130000", "completed", FREED, "mixed: Deleted"),
-    Expected("task_20250704_120000", "in_progress", KEPT, "mixed: Refused (TaskRunning)"),
-    Expected("task_20250915_080000", "completed", KEPT, "mixed: Refused (TaskNewerThanRequest)"),
-    Expected("task_19990101_000000", "-", KEPT, "mixed: NotFound (its files have no row)", row=False),
-    Expected("task_20250705_080000", "completed", KEPT, "preview: WouldDelete"),
-    Expected("task_20250706_000000", "in_progress", FREED, "clean-stuck: Deleted (forced)"),
-)
-#: name of the example -> condition to wait for, phase in the end
-REQUESTS = {
-    "free-july": ("Complete", "Succeeded"),
-    "preview": ("Complete", "Succeeded"),
-    "forget-everything": ("Complete", "Succeeded"),
-    "mixed": ("Failed", "PartiallyFailed"),
-    "clean-stuck": ("Complete", "Succeeded"),
-}
+STORES = ("default", "workflows")
 
 
 def main() -> int:
     """Run the demo; returns the exit code."""
     with start_stack() as stack:
-        pipeline = Pipeline(stack, NAMESPACE, bucket=BUCKET, prefix="")
-        return play(stack, pipeline)
+        return play(stack, Story(stack))
 
 
-def play(stack: Stack, pipeline: Pipeline) -> int:
+def play(stack: Stack, story: Story) -> int:
     """The story: fill, start, apply, wait, show, compare."""
-    say("A pipeline with finished, running and new tasks: PostgreSQL, Redis, MinIO, a volume")
+    say("A pipeline that keeps its tasks in PostgreSQL, and one that has only their state in Redis")
     install_crds(stack)
-    fill(stack, pipeline)
-    before = {task.task_id: pipeline.look(task.task_id) for task in TASKS}
+    fill(stack, story)
+    before = story.look()
     say("The operator starts")
     stack.spawn("operator", [sys.executable, "-m", "taskdeletion", "operator"], operator_environment(stack))
-    kubectl(stack, "wait", "--for=condition=Ready", "taskstore/default", "-n", NAMESPACE, "--timeout=60s")
+    for name in STORES:
+        kubectl(stack, "wait", "--for=condition=Ready", f"taskstore/{name}", "-n", NAMESPACE, "--timeout=60s")
     say("kubectl apply -f examples/")
     kubectl(stack, "apply", "-f", str(ROOT / "examples"))
     for name, (condition, _) in REQUESTS.items():
@@ -84,9 +45,8 @@ def play(stack: Stack, pipeline: Pipeline) -> int:
     kubectl(stack, "get", "tst", "-n", NAMESPACE)
     say(f"kubectl describe td mixed -n {NAMESPACE}")
     kubectl(stack, "describe", "td", "mixed", "-n", NAMESPACE)
-    after = {task.task_id: pipeline.look(task.task_id) for task in TASKS}
     wrong = [name for name, (_, phase) in REQUESTS.items() if read_phase(stack, name) != phase]
-    return close(before, after, wrong)
+    return close(story, before, wrong)
 
 
 def install_crds(stack: Stack) -> None:
@@ -95,27 +55,15 @@ def install_crds(stack: Stack) -> None:
     kubectl(stack, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 
 
-def fill(stack: Stack, pipeline: Pipeline) -> None:
-    """The namespace, its stores with all tasks, and the Secrets; the TaskStore comes from examples/."""
-    kubectl(stack, "create", "namespace", pipeline.namespace)
-    pipeline.create()
-    for task in TASKS:
-        date = datetime.strptime(task.task_id[5:13], "%Y%m%d").replace(tzinfo=UTC)
-        pipeline.add_task(
-            task.task_id,
-            status=task.status,
-            files=task.files,
-            file_bytes=task.file_bytes,
-            created_at=date,
-            row=task.row,
-            keys=3,
-            objects=4,
-        )
-    for secret in pipeline.manifests()[:-1]:
-        pairs = [f"--from-literal={key}={value}" for key, value in secret["stringData"].items()]
-        name = secret["metadata"]["name"]
-        kubectl(stack, "create", "secret", "generic", name, "-n", pipeline.namespace, *pairs)
-    kubectl(stack, "apply", "-f", str(ROOT / "examples" / "task-store.yaml"))
+def fill(stack: Stack, story: Story) -> None:
+    """The namespace, both pipelines with all tasks, and the Secrets; the TaskStores come from examples/."""
+    kubectl(stack, "create", "namespace", NAMESPACE)
+    story.fill()
+    for name, values in story.secrets().items():
+        pairs = [f"--from-literal={key}={value}" for key, value in values.items()]
+        kubectl(stack, "create", "secret", "generic", name, "-n", NAMESPACE, *pairs)
+    for name in ("task-store", "state-store"):
+        kubectl(stack, "apply", "-f", str(ROOT / "examples" / f"{name}.yaml"))
 
 
 def operator_environment(stack: Stack) -> dict[str, str]:
@@ -144,29 +92,30 @@ def read_phase(stack: Stack, name: str) -> str:
     return subprocess.run([*command, *arguments], check=True, capture_output=True, text=True).stdout
 
 
-def close(before: dict[str, Residue], after: dict[str, Residue], wrong_phases: list[str]) -> int:
+def close(story: Story, before: dict[str, Residue], wrong_phases: list[str]) -> int:
     """Print the closing table; 1 if anything is not as expected."""
     say("What was there, what is there now")
-    line = "{:22} {:18} {:>21} {:>21}  {:17} {}"
-    print(line.format("TASK", "CATALOG SAYS", "BEFORE f/k/o/rows", "NOW f/k/o/rows", "EXPECTED", "REQUEST"))
-    bad = 0
-    for task in TASKS:
+    line = "{:22} {:18} {:>16} {:>14}  {:18} {}"
+    print(line.format("TASK", "CATALOG SAYS", "BEFORE f/k/o/r", "NOW f/k/o/r", "EXPECTED", "REQUEST"))
+    after, bad = story.look(), 0
+    for pipeline, task in story.tasks():
         then, now = before[task.task_id], after[task.task_id]
         fine = is_as_expected(task.fate, then, now)
         bad += not fine
         mark = "ok " if fine else "WRONG "
-        print(line.format(task.task_id, task.status, describe(then), describe(now), task.fate, mark + task.state))
+        amounts = describe(pipeline, then), describe(pipeline, now)
+        print(line.format(task.task_id, task.status, *amounts, task.fate, mark + task.state))
     for name in wrong_phases:
         print(f"WRONG phase of TaskDeletion {name}")
-    print(f"\n{len(TASKS) - bad} of {len(TASKS)} tasks as expected, {len(wrong_phases)} requests with a wrong phase")
+    print(f"\n{len(after) - bad} of {len(after)} tasks as expected, {len(wrong_phases)} requests with a wrong phase")
     return 1 if bad or wrong_phases else 0
 
 
-def describe(found: Residue) -> str:
-    """files/keys/objects/rows, `-` for what is absent."""
+def describe(pipeline: Pipeline, found: Residue) -> str:
+    """files/keys/objects/records, `-` for what is absent."""
     files = "-" if found.directory is None else str(found.directory)
-    rows = (1 if found.row else 0) + found.steps
-    return f"{files}/{found.keys or '-'}/{found.objects or '-'}/{rows or '-'}"
+    records = pipeline.count_records(found)
+    return f"{files}/{found.keys or '-'}/{found.objects or '-'}/{records or '-'}"
 
 
 def is_as_expected(fate: str, then: Residue, now: Residue) -> bool:

@@ -1,6 +1,7 @@
 """A data pipeline's residue on the dev stack: one namespace with its database, keys, objects, volume, and TaskStore.
 
 Used by the demo, the tests and the benchmarks to put tasks there and to look at what is left. Not by the operator.
+`dev.state_pipeline` has the other kind, which keeps its tasks in Redis.
 """
 
 import json
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
 
 import minio
@@ -23,6 +24,9 @@ from dev.stack import Stack
 CLAIM = "training-data"
 SUB_PATH = "data_pipeline/training_data"
 OLD = timedelta(days=30)
+_COMPLETE = sql.SQL("status = 'completed', updated_at = timezone('UTC', clock_timestamp())")
+_BEGIN = sql.SQL("status = 'in_progress', updated_at = timezone('UTC', clock_timestamp()), directory_exists = TRUE")
+_BEGIN_ANEW = sql.SQL("{}, created_at = timezone('UTC', now())").format(_BEGIN)
 SCHEMA = """
 CREATE TABLE data_pipeline_tasks (
     task_id VARCHAR(128) PRIMARY KEY, status VARCHAR(32) NOT NULL,
@@ -39,7 +43,10 @@ CREATE INDEX ON data_pipeline_task_steps (task_id);
 
 @dataclass(frozen=True)
 class Residue:
-    """What is there of one task. `directory` and `siblings` count non-directories; None: no such directory."""
+    """What is there of one task. `directory` counts non-directories, None: no such directory; `siblings`: moved aside.
+
+    `row` and `steps`: what the catalog holds; of a pipeline without a database one state, and the number of state keys.
+    """
 
     directory: int | None
     siblings: int
@@ -58,6 +65,10 @@ class Residue:
 class Pipeline:
     """The stores of one namespace. `database` and `bucket` are this pipeline's own; keys carry a prefix of its own."""
 
+    CLAIM: ClassVar[str] = CLAIM
+    SUB_PATH: ClassVar[str] = SUB_PATH
+    OBJECT_PREFIX: ClassVar[str] = "tasks/"
+
     stack: Stack
     namespace: str
     bucket: str = ""
@@ -68,7 +79,7 @@ class Pipeline:
     def __post_init__(self) -> None:
         self.prefix = f"{self.namespace}:" if self.prefix is None else self.prefix
         self.bucket = self.bucket or f"bucket-{self.namespace}"
-        self.root = self.stack.volumes_root / self.namespace / CLAIM / SUB_PATH
+        self.root = self.stack.volumes_root / self.namespace / self.CLAIM / self.SUB_PATH
         parts = urlsplit(self.stack.postgres.url)
         self.database_url = urlunsplit(parts._replace(path=f"/{self.namespace.replace('-', '_')}"))
         self.redis = redis.Redis.from_url(self.stack.redis.url)
@@ -81,7 +92,13 @@ class Pipeline:
 
     # --- set up -----------------------------------------------------------------------------------------------------
     def create(self, *, migrated: bool = True, object_lock: bool = False) -> None:
-        """Create the database, its tables, the bucket and the folder on the volume."""
+        """Create the catalog, the bucket and the folder on the volume."""
+        self.create_catalog(migrated=migrated)
+        self.s3.make_bucket(self.bucket, object_lock=object_lock)
+        self.root.mkdir(parents=True)
+
+    def create_catalog(self, *, migrated: bool = True) -> None:
+        """Create the database and its tables."""
         name = self.namespace.replace("-", "_")
         with psycopg.connect(self.stack.postgres.url, autocommit=True) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -89,8 +106,6 @@ class Pipeline:
             connection.execute(SCHEMA)
         if migrated:
             self.migrate()
-        self.s3.make_bucket(self.bucket, object_lock=object_lock)
-        self.root.mkdir(parents=True)
 
     def migrate(self) -> None:
         """Apply the migrations that the operator ships."""
@@ -106,7 +121,7 @@ class Pipeline:
     def manifests(self, *, store: str = "default", **store_spec: Any) -> list[dict[str, Any]]:
         """Secrets and TaskStore, as Kubernetes objects."""
         secrets = {
-            "pipeline-db": {"url": self.database_url},
+            **self.catalog_secret(),
             "pipeline-redis": {"url": self.stack.redis.url},
             "pipeline-minio": {
                 "endpoint": self.stack.minio.endpoint,
@@ -115,16 +130,16 @@ class Pipeline:
             },
         }
         spec: dict[str, Any] = {
-            "catalog": {"postgres": {"secretRef": {"name": "pipeline-db"}}},
-            "directory": {"persistentVolumeClaim": {"claimName": CLAIM}, "subPath": SUB_PATH},
+            "catalog": self.catalog_spec(),
+            "directory": {"persistentVolumeClaim": {"claimName": self.CLAIM}, "subPath": self.SUB_PATH},
             "redis": {
                 "secretRef": {"name": "pipeline-redis"},
-                "keyPatterns": [f"{self.prefix}task:{{taskId}}", f"{self.prefix}task:{{taskId}}:*"],
+                "keyPatterns": [self.key_of("{taskId}"), self.key_of("{taskId}") + ":*"],
             },
             "objectStore": {
                 "secretRef": {"name": "pipeline-minio"},
                 "bucket": self.bucket,
-                "prefixes": ["tasks/{taskId}/"],
+                "prefixes": [f"{self.OBJECT_PREFIX}{{taskId}}/"],
             },
             **store_spec,
         }
@@ -145,6 +160,18 @@ class Pipeline:
                 "spec": given,
             }
         ]
+
+    def catalog_secret(self) -> dict[str, dict[str, str]]:
+        """The Secret of the catalog, by name."""
+        return {"pipeline-db": {"url": self.database_url}}
+
+    def catalog_spec(self) -> dict[str, Any]:
+        """`spec.catalog` of the TaskStore."""
+        return {"postgres": {"secretRef": {"name": "pipeline-db"}}}
+
+    def key_of(self, task_id: str) -> str:
+        """The plain data key of a task; the others begin with it and a colon."""
+        return f"{self.prefix}task:{task_id}"
 
     # --- put there --------------------------------------------------------------------------------------------------
     def add_task(
@@ -202,23 +229,42 @@ class Pipeline:
         """Redis keys of a task: the plain one, then numbered ones."""
         for number in range(keys):
             suffix = "" if number == 0 else f":part-{number}"
-            self.redis.set(f"{self.prefix}task:{task_id}{suffix}", json.dumps({"number": number}))
+            self.redis.set(self.key_of(task_id) + suffix, json.dumps({"number": number}))
 
     def add_objects(self, task_id: str, objects: int, size_bytes: int = 500) -> None:
         """Objects of a task."""
         for number in range(objects):
             content = BytesIO(b"y" * size_bytes)
-            self.s3.put_object(self.bucket, f"tasks/{task_id}/object-{number}", content, size_bytes)
+            self.s3.put_object(self.bucket, f"{self.OBJECT_PREFIX}{task_id}/object-{number}", content, size_bytes)
+
+    # --- change -----------------------------------------------------------------------------------------------------
+    def begin_run(self, task_id: str, *, renews_created_at: bool = False) -> None:
+        """The entry of a task says that it runs again."""
+        self._update(task_id, _BEGIN_ANEW if renews_created_at else _BEGIN)
+
+    def complete_run(self, task_id: str) -> None:
+        """The entry of a task says that it has ended."""
+        self._update(task_id, _COMPLETE)
+
+    def remove_entry(self, task_id: str) -> None:
+        """Somebody else removes the entry of a task."""
+        with self.connect() as connection:
+            connection.execute("DELETE FROM data_pipeline_tasks WHERE task_id = %s", (task_id,))
+
+    def _update(self, task_id: str, changes: sql.Composable) -> None:
+        statement = sql.SQL("UPDATE data_pipeline_tasks SET {} WHERE task_id = %s").format(changes)
+        with self.connect() as connection:
+            connection.execute(statement, (task_id,))
 
     # --- look -------------------------------------------------------------------------------------------------------
     def look(self, task_id: str) -> Residue:
         """What is there of a task now."""
         directory = self.root / task_id
         siblings = list(self.root.glob(f".claimed-*-{task_id}")) + list(self.root.glob(f".deleting-*-{task_id}"))
-        keys = list(self.redis.scan_iter(f"{self.prefix}task:{task_id}*", count=1000))
-        wanted = f"{self.prefix}task:{task_id}".encode()
-        objects = self.s3.list_objects(self.bucket, prefix=f"tasks/{task_id}/", recursive=True)
-        row, steps = self._rows(task_id)
+        wanted = self.key_of(task_id).encode()
+        keys = list(self.redis.scan_iter(wanted + b"*", count=1000))
+        objects = self.s3.list_objects(self.bucket, prefix=f"{self.OBJECT_PREFIX}{task_id}/", recursive=True)
+        row, steps = self.look_at_entry(task_id)
         return Residue(
             directory=sum(not path.is_dir() for path in directory.rglob("*")) if directory.exists() else None,
             siblings=len(siblings),
@@ -228,7 +274,12 @@ class Pipeline:
             steps=steps,
         )
 
-    def _rows(self, task_id: str) -> tuple[Mapping[str, Any] | None, int]:
+    def count_records(self, found: Residue) -> int:
+        """How many rows (of a pipeline without a database: state keys) a task has."""
+        return (1 if found.row else 0) + found.steps
+
+    def look_at_entry(self, task_id: str) -> tuple[Mapping[str, Any] | None, int]:
+        """The row of a task, and how many steps it has."""
         with self.connect() as connection:
             cursor = connection.execute("SELECT * FROM data_pipeline_tasks WHERE task_id = %s", (task_id,))
             found = cursor.fetchone()

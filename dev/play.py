@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 
 from dev.__main__ import DEFAULT_STATE_DIR, running_stack
-from dev.demo import BUCKET, NAMESPACE, fill, install_crds, operator_environment
-from dev.pipeline import Pipeline
+from dev.demo import fill, install_crds, operator_environment
 from dev.stack import start_detached
+from dev.story import NAMESPACE, Story
 
 
 def main() -> int:
@@ -20,13 +20,16 @@ def main() -> int:
     stack = running or start_detached(DEFAULT_STATE_DIR)
     if running is None:
         install_crds(stack)
-        fill(stack, Pipeline(stack, NAMESPACE, bucket=BUCKET, prefix=""))
+        fill(stack, Story(stack))
+    story = Story(stack)
     stack.stop_process("operator")
     stack.spawn("operator", [sys.executable, "-m", "taskdeletion", "operator"], operator_environment(stack))
     begun = "was running already, and was filled before" if running else "is filled with the demo's tasks"
     print(f"\nThe stack {begun}: namespace {NAMESPACE}. The operator's log: {stack.state_dir}/logs/operator.log")
-    print(f"To look for yourself:\n  psql {Pipeline(stack, NAMESPACE).database_url}\n  redis-cli -u {stack.redis.url}")
-    print(f"  files: {Pipeline(stack, NAMESPACE).root}\n  bucket {BUCKET}: {stack.minio.endpoint}")
+    print(f"To look for yourself:\n  psql {story.rows.database_url}\n  redis-cli -u {stack.redis.url}")
+    print(f"  redis-cli -u {story.states.state_url}   # the state of workflows")
+    print(f"  files: {story.rows.root}, {story.states.root}")
+    print(f"  buckets {story.rows.bucket}, {story.states.bucket}: {stack.minio.endpoint}")
     print(f"  API server's audit log: {stack.kubernetes.audit_log}\nTry:\n")
     print(f"export KUBECONFIG={stack.kubernetes.kubeconfig}")
     print(f'export PATH="{stack.kubernetes.kubectl.parent}:$PATH"')

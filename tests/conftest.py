@@ -4,15 +4,18 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from dev.pipeline import Pipeline
 from dev.stack import Stack, start_stack
+from dev.state_pipeline import StatePipeline
 from tests.support.kube import Kube, operator_environment
 from tests.support.process import OperatorProcess, running_operator
 
 _NUMBERS = itertools.count(1)
+AnyPipeline = TypeVar("AnyPipeline", bound=Pipeline)
 
 
 @pytest.fixture(scope="session")
@@ -36,12 +39,18 @@ def kube(stack: Stack) -> Kube:
 @pytest.fixture
 def pipeline(stack: Stack, kube: Kube) -> Pipeline:
     """A fresh pipeline: namespace, database, bucket, folder, Secrets and a TaskStore named default."""
-    return new_pipeline(stack, kube)
+    return new_pipeline(stack, kube, Pipeline)
 
 
-def new_pipeline(stack: Stack, kube: Kube) -> Pipeline:
+@pytest.fixture
+def state_pipeline(stack: Stack, kube: Kube) -> StatePipeline:
+    """A fresh pipeline of the other kind: its tasks live in Redis."""
+    return new_pipeline(stack, kube, StatePipeline)
+
+
+def new_pipeline(stack: Stack, kube: Kube, kind: type[AnyPipeline]) -> AnyPipeline:
     """One more pipeline beside others."""
-    found = Pipeline(stack, f"t{os.getpid()}-{next(_NUMBERS)}")
+    found = kind(stack, f"t{os.getpid()}-{next(_NUMBERS)}")
     kube.create_namespace(found.namespace)
     found.create()
     kube.apply(found.manifests())

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -16,10 +16,10 @@ import redis
 
 from dev.stack import Stack
 from taskdeletion.api import reasons
-from taskdeletion.backends.redis_keys import MAX_PASSES, PAGE_SIZE, RedisConnection, RedisKeys
+from taskdeletion.backends.redis import MAX_PASSES, PAGE_SIZE, RedisConnection, RedisKeys
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.key_patterns import KeyPattern
-from taskdeletion.domain.results import Halt, StepResult, never_halt
+from tests.support.redis_sweeps import Guard, assert_refused, summary, sweep
 
 PATTERNS = ("task:{taskId}", "task:{taskId}:*")
 DATABASES = count()
@@ -69,43 +69,6 @@ def acl_user(store: Store) -> Iterator[tuple[str, str]]:
     store.run("ACL", "SETUSER", name, "on", ">pw", "~*")
     yield name, f"redis://{name}:pw@{store.url.rpartition('@')[2]}"
     store.run("ACL", "DELUSER", name)
-
-
-class Guard:
-    """Remembers whom it was asked about; refuses some tasks, from the nth question on; may act meanwhile."""
-
-    def __init__(
-        self,
-        *,
-        refuse: Sequence[str] = (),
-        after: int = 0,
-        fault: Fault | None = None,
-        act: Callable[[int], object] | None = None,
-    ) -> None:
-        self.questions: list[set[str]] = []
-        self.refuse, self.after, self.fault, self.act = refuse, after, fault, act
-
-    def __call__(self, task_ids: Collection[str]) -> Mapping[str, Fault]:
-        self.questions.append(set(task_ids))
-        if self.act is not None:
-            self.act(len(self.questions))
-        if self.fault is not None and len(self.questions) > self.after:
-            raise self.fault
-        refused = set(self.refuse) & set(task_ids) if len(self.questions) > self.after else set()
-        return {task_id: Fault("permanent", reasons.TASK_RESTARTED, "the task was restarted") for task_id in refused}
-
-
-def sweep(
-    keys: RedisKeys, *task_ids: str, delete: bool = True, guard: Guard | None = None, halt: Halt = never_halt
-) -> list[StepResult]:
-    results = keys.sweep(task_ids, delete=delete, guard=guard or Guard(), halt=halt)
-    assert set(results) == set(task_ids)
-    assert all(result.task_id == task_id and result.resource == "Redis" for task_id, result in results.items())
-    return [results[task_id] for task_id in task_ids]
-
-
-def summary(results: Sequence[StepResult]) -> list[tuple[str, str, int]]:
-    return [(result.outcome, result.reason, result.count) for result in results]
 
 
 def test_all_keys_of_a_task_go_and_the_neighbours_stay(store: Store) -> None:
@@ -328,19 +291,6 @@ def test_threads_share_the_backend(store: Store) -> None:
 
 
 # --- in the way ---------------------------------------------------------------------------------------------------
-
-
-def assert_refused(keys: RedisKeys, kind: str, reason: str) -> StepResult:
-    """The three ways in agree on what is in the way."""
-    (result,) = sweep(keys, "task_1")
-    assert (result.outcome, result.kind, result.reason, result.count) == ("Failed", kind, reason, 0)
-    with pytest.raises(Fault) as caught:
-        keys.find_rest(["task_1"])
-    assert (caught.value.kind, caught.value.reason) == (kind, reason)
-    problem = keys.probe()
-    assert problem is not None
-    assert problem.reason == reason
-    return result
 
 
 def test_a_healthy_server_passes_the_probe_and_loses_nothing(store: Store) -> None:

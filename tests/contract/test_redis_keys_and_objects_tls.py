@@ -13,7 +13,7 @@ import pytest
 from dev.stack import Stack
 from taskdeletion.api import reasons
 from taskdeletion.backends.objects import ObjectConnection, Objects
-from taskdeletion.backends.redis_keys import RedisConnection, RedisKeys
+from taskdeletion.backends.redis import RedisConnection, RedisKeys
 from tests.support.certificates import make_pair
 
 KEY_PATTERNS = ["tls-test:{taskId}"]

@@ -16,7 +16,7 @@ import pytest
 
 from dev.pipeline import wait_until
 from dev.stack import Stack
-from taskdeletion.api import task_store
+from taskdeletion.api import places, store_catalog, task_store
 from taskdeletion.api.common import API_VERSION
 from taskdeletion.api.crd import KINDS, Schema, build_schema
 from taskdeletion.api.task_deletion import MAX_TASK_ID_LENGTH, MAX_TASK_IDS, TASK_ID_PATTERN, TaskDeletionSpec
@@ -307,6 +307,23 @@ def test_the_parts_of_a_store_get_their_defaults_from_the_server(kubectl: Kubect
     assert spec["objectStore"]["prefixes"] == ["tasks/{taskId}/"]
 
 
+def test_a_catalog_in_redis_gets_its_defaults_from_the_server(kubectl: Kubectl) -> None:
+    answer = kubectl.try_create(store(catalog={"redis": SECRET}, directory=DIRECTORY))
+    assert_accepted(answer)
+    assert json.loads(answer.stdout)["spec"]["catalog"] == {
+        "redis": {
+            **SECRET,
+            "keyPattern": "{taskId}:node:*",
+            "statusField": "status",
+            "createdField": "created_at",
+            "updatedField": "updated_at",
+            "settleSeconds": 300,
+            "timeZone": "UTC",
+            "terminalStatuses": ["completed", "failed"],
+        }
+    }
+
+
 @kinds
 def test_the_status_of_a_new_object_says_that_nobody_looked_yet(kubectl: Kubectl, minimal: None, kind: str) -> None:
     assert kubectl.get(f"{kind.lower()}/minimal")["status"] == {"observedGeneration": -1}
@@ -451,7 +468,7 @@ class Patterned:
 PATTERNED = {
     "keyPattern": Patterned(
         "spec.redis.keyPatterns[0]",
-        task_store.KEY_PATTERN_PATTERN,
+        places.KEY_PATTERN_PATTERN,
         "could match the keys of another task",
         lambda value: store(redis={**SECRET, "keyPatterns": [value]}),
     ),
@@ -463,7 +480,7 @@ PATTERNED = {
     ),
     "table": Patterned(
         "spec.catalog.postgres.tasksTable",
-        task_store.TABLE_PATTERN,
+        store_catalog.TABLE_PATTERN,
         "write for example public.data_pipeline_tasks",
         _table,
     ),
@@ -589,7 +606,26 @@ REFUSED_STORES = {
         "at least one of directory, redis and objectStore",
     ),
     "empty": ({}, "spec", "at least one of directory, redis and objectStore"),
-    "catalog-without-a-kind": ({"directory": DIRECTORY, "catalog": {}}, "spec.catalog.postgres", "Required value"),
+    "catalog-without-a-kind": (
+        {"directory": DIRECTORY, "catalog": {}},
+        "spec.catalog",
+        "exactly one of postgres and redis",
+    ),
+    "catalog-of-two-kinds": (
+        {"directory": DIRECTORY, "catalog": {"postgres": SECRET, "redis": SECRET}},
+        "spec.catalog",
+        "exactly one of postgres and redis",
+    ),
+    "pattern-of-states": (
+        {"directory": DIRECTORY, "catalog": {"redis": {**SECRET, "keyPattern": "node_{taskId}"}}},
+        "spec.catalog.redis.keyPattern",
+        "could match the keys of another task",
+    ),
+    "state-settles-in-the-past": (
+        {"directory": DIRECTORY, "catalog": {"redis": {**SECRET, "settleSeconds": -1}}},
+        "spec.catalog.redis.settleSeconds",
+        "should be greater than or equal to 0",
+    ),
     "no-secret": ({"redis": {}}, "spec.redis.secretRef", "Required value"),
     "no-claim": ({"directory": {}}, "spec.directory.persistentVolumeClaim", "Required value"),
     "no-bucket": ({"objectStore": SECRET}, "spec.objectStore.bucket", "Required value"),
@@ -687,6 +723,19 @@ def full_store(kubectl: Kubectl) -> str:
 @pytest.mark.parametrize("field", MOVES)
 def test_moving_a_store_is_refused(kubectl: Kubectl, full_store: str, field: str) -> None:
     assert_refused(kubectl.try_edit(full_store, MOVES[field]), f"spec.{field}", "create another TaskStore")
+
+
+def test_moving_the_state_of_a_store_is_refused(kubectl: Kubectl) -> None:
+    state = {"redis": {**SECRET, "keyPattern": "{taskId}:node:*"}}
+    text = json.dumps(manifest("TaskStore", {"directory": DIRECTORY, "catalog": state}, "state"))
+    kubectl.must("apply", "--server-side", "-f", "-", stdin=text)
+    name = "taskstore/state"
+    moved = kubectl.try_edit(name, {"catalog": {"redis": {"keyPattern": "{taskId}:run:*"}}})
+    assert_refused(moved, "spec.catalog.redis.keyPattern", "create another TaskStore")
+    other_kind = kubectl.try_edit(name, {"catalog": {"redis": None, "postgres": SECRET}})
+    assert_refused(other_kind, "spec.catalog.postgres", "create another TaskStore")
+    settled = {"ttlSeconds": 60, "settleSeconds": 0, "statusField": "s", "terminalStatuses": ["done"]}
+    assert_accepted(kubectl.try_edit(name, {"catalog": {"redis": settled}}))
 
 
 @pytest.mark.parametrize("part", FULL_STORE)

@@ -21,7 +21,6 @@ from taskdeletion.kube.objects import Cluster
 from tests.support.harness import World, task_of
 from tests.support.kube import Kube, condition
 from tests.support.runs import (
-    begin_run,
     end_sessions,
     is_second_run,
     run_again,
@@ -88,7 +87,7 @@ def test_a_rename_of_a_task_that_ran_again_after_a_crash_is_undone(
     interpose(monkeypatch, DirectoryRoot, "claim", after=crash)
     world.start().crash("a")
     assert siblings_of(world.pipeline, "task_1") == {"claimed": 3}
-    begin_run(world.pipeline, "task_1")
+    world.pipeline.begin_run("task_1")
     task = task_of(world.start().finish("a"))
     left = world.look()
     assert (task["state"], task["reason"]) == ("Refused", reasons.TASK_CHANGED)
@@ -138,7 +137,7 @@ def test_a_claim_whose_commit_reply_was_lost_is_undone_where_the_task_ran_again(
     world.request("a")
 
     def lose_reply_and_run(connection: "psycopg.Connection[Any]") -> None:
-        begin_run(world.pipeline, "task_1")
+        world.pipeline.begin_run("task_1")
         lose_reply(connection)
 
     interpose(monkeypatch, claim_module, "commit", after=lose_reply_and_run)
@@ -176,7 +175,7 @@ def test_an_undo_that_finds_a_directory_in_its_place_fails_and_touches_neither(
     uid = world.request("a")
     interpose(monkeypatch, DirectoryRoot, "claim", after=crash)
     world.start().crash("a")
-    begin_run(world.pipeline, "task_1")
+    world.pipeline.begin_run("task_1")
     write_directory(world.pipeline, "task_1")
     process = world.start()
     process.reconcile("a")

@@ -21,7 +21,6 @@ from taskdeletion.kube.objects import Cluster
 from tests.support.harness import Harness, World, task_of
 from tests.support.kube import Kube, condition, resource
 from tests.support.runs import (
-    begin_run,
     end_sessions,
     is_second_run,
     run_again,
@@ -264,7 +263,7 @@ def test_the_sweep_puts_nothing_back_while_the_request_that_moved_it_is_there(
     world.request("a")
     interpose(monkeypatch, DirectoryRoot, "claim", after=crash)
     world.start().crash("a")
-    begin_run(world.pipeline, "task_1")
+    world.pipeline.begin_run("task_1")
     write_directory(world.pipeline, "task_1")
     process = world.start()
     assert task_of(process.finish("a"))["reason"] == reasons.RENAME_NOT_UNDONE

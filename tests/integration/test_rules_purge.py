@@ -24,9 +24,6 @@ from tests.support.runs import (
     FILES,
     KEYS,
     OBJECTS,
-    begin_run,
-    complete_run,
-    remove_entry,
     run_again,
     write_directory,
 )
@@ -115,7 +112,7 @@ def test_a_missing_entry_protects_what_a_later_run_wrote(world: World, monkeypat
 
     def run_and_expire(*_: object) -> None:
         run_again(world.pipeline, "task_1")
-        remove_entry(world.pipeline, "task_1")
+        world.pipeline.remove_entry("task_1")
 
     interpose(monkeypatch, Cluster, "write_status", after=run_and_expire, when=says_claimed)
     task, left = task_of(world.start().finish("a")), world.look()
@@ -133,7 +130,7 @@ def test_a_missing_entry_is_no_failure_where_nothing_is_left(
         monkeypatch,
         Cluster,
         "write_status",
-        after=lambda *_: remove_entry(world.pipeline, "task_1"),
+        after=lambda *_: world.pipeline.remove_entry("task_1"),
         when=says_claimed,
     )
     task = task_of(world.start().finish("a"))
@@ -165,7 +162,7 @@ def test_a_forced_task_may_end_meanwhile_without_counting_as_restarted(
     world.pipeline.add_task("task_1", status="in_progress")
     world.request("a", force=True)
     interpose(
-        monkeypatch, Cluster, "write_status", after=lambda *_: complete_run(world.pipeline, "task_1"), when=says_claimed
+        monkeypatch, Cluster, "write_status", after=lambda *_: world.pipeline.complete_run("task_1"), when=says_claimed
     )
     task, left = task_of(world.start().finish("a")), world.look()
     assert task["state"] == "Deleted"
@@ -182,7 +179,7 @@ def test_a_forced_task_that_writes_on_is_reported_as_reappeared_not_as_restarted
 
     def write_on(*_: object) -> None:
         write_directory(world.pipeline, "task_1")
-        complete_run(world.pipeline, "task_1")
+        world.pipeline.complete_run("task_1")
 
     interpose(monkeypatch, Cluster, "write_status", after=write_on, when=says_claimed)
     task, left = task_of(world.start().finish("a")), world.look()
@@ -195,7 +192,7 @@ def test_a_forced_task_that_was_created_anew_is_a_restart(world: World, monkeypa
     world.request("a", force=True)
 
     def create_anew(*_: object) -> None:
-        begin_run(world.pipeline, "task_1", renews_created_at=True)
+        world.pipeline.begin_run("task_1", renews_created_at=True)
         world.pipeline.add_keys("task_1", KEYS)
         world.pipeline.add_objects("task_1", OBJECTS)
 

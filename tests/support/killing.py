@@ -15,7 +15,7 @@ from taskdeletion.backends.directory import DirectoryRoot
 from taskdeletion.backends.objects import Objects
 from taskdeletion.backends.postgres import PostgresCatalog, transactions
 from taskdeletion.backends.postgres import claim as claims
-from taskdeletion.backends.redis_keys import RedisKeys
+from taskdeletion.backends.redis import RedisKeys
 from taskdeletion.kube.objects import Cluster
 from tests.support.seams import When, always, around, says_claimed, says_deleting, says_ended
 

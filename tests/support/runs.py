@@ -14,21 +14,6 @@ from dev.pipeline import Pipeline, Residue
 FILES, KEYS, OBJECTS = 5, 4, 4
 
 
-def begin_run(pipeline: Pipeline, task_id: str, *, renews_created_at: bool = False) -> None:
-    """The entry of a task says that it runs again."""
-    created = ", created_at = timezone('UTC', now())" if renews_created_at else ""
-    _update(
-        pipeline,
-        task_id,
-        f"status = 'in_progress', updated_at = timezone('UTC', clock_timestamp()), directory_exists = TRUE{created}",
-    )
-
-
-def complete_run(pipeline: Pipeline, task_id: str) -> None:
-    """The entry of a task says that it has ended."""
-    _update(pipeline, task_id, "status = 'completed', updated_at = timezone('UTC', clock_timestamp())")
-
-
 def write_directory(pipeline: Pipeline, task_id: str) -> None:
     """The run writes its directory, in the place of an earlier one."""
     shutil.rmtree(pipeline.root / task_id, ignore_errors=True)
@@ -37,22 +22,16 @@ def write_directory(pipeline: Pipeline, task_id: str) -> None:
 
 def run_again(pipeline: Pipeline, task_id: str) -> None:
     """A whole second run: begun, written, completed."""
-    begin_run(pipeline, task_id)
+    pipeline.begin_run(task_id)
     write_directory(pipeline, task_id)
     pipeline.add_keys(task_id, KEYS)
     pipeline.add_objects(task_id, OBJECTS)
-    complete_run(pipeline, task_id)
+    pipeline.complete_run(task_id)
 
 
 def is_second_run(left: Residue) -> bool:
     """Whether everything that the second run wrote is there, in its place."""
     return (left.directory, left.keys, left.objects) == (FILES, KEYS, OBJECTS) and not left.siblings
-
-
-def remove_entry(pipeline: Pipeline, task_id: str) -> None:
-    """Somebody else removes the entry of a task."""
-    with pipeline.connect() as connection:
-        connection.execute("DELETE FROM data_pipeline_tasks WHERE task_id = %s", (task_id,))
 
 
 def end_sessions(pipeline: Pipeline) -> None:
@@ -74,9 +53,3 @@ def siblings_of(pipeline: Pipeline, task_id: str) -> dict[str, int]:
 def count_files(path: Path) -> int:
     """The files below a directory, which may vanish meanwhile."""
     return sum(len(files) for _, _, files in os.walk(path))
-
-
-def _update(pipeline: Pipeline, task_id: str, changes: str) -> None:
-    with pipeline.connect() as connection:
-        statement = f"UPDATE data_pipeline_tasks SET {changes} WHERE task_id = %s"
-        connection.execute(statement.encode(), (task_id,))

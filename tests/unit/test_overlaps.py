@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from taskdeletion.api.task_store import TaskStoreSpec
 from taskdeletion.domain.overlaps import find_ambiguity, find_overlap
@@ -18,6 +19,10 @@ def catalog(secret: str = "db", table: str = "tasks") -> dict[str, Any]:
 
 def redis(*patterns: str) -> dict[str, Any]:
     return {"redis": {"secretRef": {"name": "r"}, "keyPatterns": list(patterns)}}
+
+
+def state(pattern: str = "{taskId}:node:*", secret: str = "r") -> dict[str, Any]:
+    return {"catalog": {"redis": {"secretRef": {"name": secret}, "keyPattern": pattern}}}
 
 
 def objects(*prefixes: str, bucket: str = "pipeline") -> dict[str, Any]:
@@ -36,6 +41,15 @@ def overlap(one: dict[str, Any], other: dict[str, Any]) -> str | None:
     [
         pytest.param(
             {**catalog(), **directory("a")}, {**catalog(), **objects("a/{taskId}/")}, "catalogs", id="one catalog"
+        ),
+        pytest.param(
+            {**state(), **directory("a")}, {**state("{taskId}:*:x"), **directory("b")}, "catalogs", id="one state"
+        ),
+        pytest.param(
+            {**state(), **directory("a")},
+            redis("{taskId}:node:x"),
+            "key patterns and the state keys",
+            id="state keys of the other store",
         ),
         pytest.param(directory("a/b"), directory("a/b"), "directories", id="equal roots"),
         pytest.param(directory("a"), directory("a/b"), "directories", id="a nested root"),
@@ -75,6 +89,14 @@ def test_stores_overlap(one: dict[str, Any], other: dict[str, Any], what: str) -
             {**catalog(table="other"), **directory("b")},
             id="two tables of one database",
         ),
+        pytest.param(
+            {**state(), **directory("a")}, {**state(secret="s"), **directory("b")}, id="states of two Redis servers"
+        ),
+        pytest.param(
+            {**state(), **directory("a")}, {**state("{taskId}:run:*"), **directory("b")}, id="disjoint states"
+        ),
+        pytest.param({**state(secret="s"), **directory("a")}, redis("{taskId}:*"), id="state of another Redis"),
+        pytest.param({**state(), **directory("a")}, {**catalog("r"), **directory("b")}, id="a database and a state"),
         pytest.param(directory("a"), directory("b"), id="disjoint roots"),
         pytest.param(directory("tasks"), directory("tasks-old"), id="a root whose name begins like another"),
         pytest.param(directory("a", "claim-1"), directory("a", "claim-2"), id="the same path on two claims"),
@@ -113,3 +135,26 @@ def test_the_first_by_name_is_told_so_that_the_message_does_not_change() -> None
 )
 def test_a_store_whose_own_layouts_reach_for_each_other_is_ambiguous(spec: dict[str, Any], is_ambiguous: bool) -> None:
     assert (find_ambiguity(TaskStoreSpec.model_validate(spec)) is not None) == is_ambiguous
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_doomed"),
+    [
+        pytest.param("{taskId}:*", True, id="a pattern around the state keys"),
+        pytest.param("{taskId}:node:last", True, id="one of the state keys"),
+        pytest.param("{taskId}:result:*", False, id="keys beside the state"),
+    ],
+)
+def test_data_patterns_that_match_state_keys_are_refused(pattern: str, is_doomed: bool) -> None:
+    spec = TaskStoreSpec.model_validate({**state(secret="other"), **redis(pattern)})
+    problem = find_ambiguity(spec)
+    assert (problem is not None) == is_doomed
+    assert problem is None or f"the pattern {pattern} of spec.redis.keyPatterns can match state keys" in problem
+
+
+@pytest.mark.parametrize(
+    "catalog", [{}, {"postgres": {"secretRef": {"name": "a"}}, "redis": {"secretRef": {"name": "a"}}}]
+)
+def test_a_catalog_of_no_or_two_kinds_is_no_spec(catalog: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="exactly one of postgres and redis"):
+        TaskStoreSpec.model_validate({"catalog": catalog, **directory("a")})

@@ -7,8 +7,8 @@ import redis
 from redis._parsers.base import BaseParser
 
 from taskdeletion.api import reasons
-from taskdeletion.backends import redis_keys
-from taskdeletion.backends.redis_keys import RedisConnection, RedisKeys
+from taskdeletion.backends.redis import connection, faults, topology
+from taskdeletion.backends.redis import RedisConnection, RedisKeys
 from taskdeletion.domain.faults import Fault
 
 
@@ -64,10 +64,11 @@ def test_a_url_that_is_not_a_plain_address_is_refused_without_repeating_it(url: 
     ],
 )
 def test_a_plain_url_says_where_to_connect(url: str, expected: tuple[object, ...]) -> None:
-    keys = RedisKeys(RedisConnection(url), ["task:{taskId}"])
-    options = keys._pool.connection_kwargs
+    address = connection.parse_url(url)
+    assert (*address.node, address.database, address.username, address.password) == expected
+    factory = connection.PoolFactory(RedisConnection(url), 1)
+    options = factory.build(address.node).connection_kwargs
     assert tuple(options[name] for name in ("host", "port", "db", "username", "password")) == expected
-    keys.close()
 
 
 def test_an_unsafe_pattern_is_refused() -> None:
@@ -130,7 +131,7 @@ def reply(text: str) -> redis.RedisError:
     ],
 )
 def test_each_error_of_the_driver_has_its_fault(error: redis.RedisError, kind: str, reason: str) -> None:
-    fault = redis_keys._fault_of(error)
+    fault = faults.fault_of(error)
     assert (fault.kind, fault.reason) == (kind, reason)
     assert "hunter2" not in fault.message
 
@@ -142,7 +143,7 @@ def test_a_failed_handshake_is_a_tls_fault() -> None:
         except OSError:
             raise redis.ConnectionError("Error 1 connecting to hunter2")  # noqa: B904  # as the driver does it
     except redis.ConnectionError as error:
-        fault = redis_keys._fault_of(error)
+        fault = faults.fault_of(error)
     assert (fault.kind, fault.reason) == ("waiting", reasons.TLS_FAILED)
     assert "hunter2" not in fault.message
 
@@ -158,4 +159,4 @@ def test_a_failed_handshake_is_a_tls_fault() -> None:
     ],
 )
 def test_the_mode_is_read_from_the_greeting(hello: object, mode: str) -> None:
-    assert redis_keys._read_mode(hello) == mode
+    assert topology.read_mode(hello) == mode

@@ -9,7 +9,7 @@ import pytest
 
 from dev.pipeline import wait_until
 from taskdeletion.api import reasons
-from taskdeletion.backends.redis_keys import RedisKeys
+from taskdeletion.backends.redis import RedisKeys
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.results import Guard, Halt, StepResult, never_halt
 from taskdeletion.executors.sweeps import SharedSweep

@@ -116,7 +116,8 @@ class TaskDeletionSpec(Model):
     delete_database_records: bool = Field(
         default=False,
         description="Also delete the rows of the tasks (steps, then task), last, once everything else is gone."
-        " By default the rows stay and say that the directory does not exist any more.",
+        " By default the rows stay and say that the directory does not exist any more. State keys of a Redis catalog"
+        " always go.",
     )
     continue_on_error: bool = Field(
         default=True,
@@ -207,7 +208,7 @@ class TaskStatus(Model):
         default=None, description="True when nothing of the task's directory is there any more."
     )
     database_records_deleted: bool | None = Field(
-        default=None, description="True when the rows were asked to go and are gone."
+        default=None, description="True when the rows were asked to go, or the catalog is in Redis, and they are gone."
     )
     deleted_files_count: Count | None = Field(default=None, description="Files deleted from the directory.")
     deleted_size: Annotated[str, Field(max_length=32)] | None = Field(
@@ -239,7 +240,7 @@ class Summary(Model):
     )
     redis_keys_deleted: Count = Field(default=0, description="Redis keys deleted.")
     objects_deleted: Count = Field(default=0, description="Objects (versions) deleted.")
-    records_deleted: Count = Field(default=0, description="Database rows deleted.")
+    records_deleted: Count = Field(default=0, description="Database rows, or state keys of a Redis catalog, deleted.")
     would_delete: Count | None = Field(default=None, description="Dry run: tasks that would be deleted.")
     would_free_files: Count | None = Field(default=None, description="Dry run: files that would be deleted.")
     would_free_bytes: Count | None = Field(default=None, description="Dry run: bytes that would be freed.")

@@ -18,103 +18,19 @@ from taskdeletion.api.common import (
     rule,
     with_rules,
 )
+from taskdeletion.api.places import REDIS_REFERENCE, SEPARATOR, KeyPattern, fixed_choice, immutable
+from taskdeletion.api.store_catalog import Catalog
 
-# An id holds letters, digits, '_', '-' and '.': on both sides of {taskId} stands nothing, or something else.
-_SEPARATOR = r"[^A-Za-z0-9_.*?\[\]\\{}-]"
-KEY_PATTERN_PATTERN = (
-    r"^([^*?\[\]\\{}]*([^A-Za-z0-9_.*?\[\]\\{}-]|\{))?\{taskId\}((\}|[^A-Za-z0-9_.*?\[\]\\{}-])[^\\{}]*)?$"
-)
-PREFIX_PATTERN = rf"^([^*?\[\]\\{{}}]*{_SEPARATOR})?\{{taskId\}}({_SEPARATOR}[^*?\[\]\\{{}}]*)?/$"
-_IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
-TABLE_PATTERN = rf"^{_IDENTIFIER}(\.{_IDENTIFIER})?$"
+PREFIX_PATTERN = rf"^([^*?\[\]\\{{}}]*{SEPARATOR})?\{{taskId\}}({SEPARATOR}[^*?\[\]\\{{}}]*)?/$"
 BUCKET_PATTERN = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
 SUB_PATH_PATTERN = r"^[^/\x00-\x1f]+(/[^/\x00-\x1f]+)*$"
-
-TableName = Annotated[
-    str,
-    matching(
-        TABLE_PATTERN,
-        "a table is named by letters, digits, '_' and '$' (no digit first), at most 63 of them, optionally after its"
-        " schema and a dot; write for example public.data_pipeline_tasks",
-        min_length=1,
-        max_length=127,
-    ),
-]
-StatusWord = Annotated[str, Field(min_length=1, max_length=64)]
-
-
-def _immutable(path: str, *, optional: bool = False) -> dict[str, str]:
-    name = path.rpartition(".")[2]
-    same = f"self.{name} == oldSelf.{name}"
-    if optional:
-        same = f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || {same})"
-    return rule(
-        same,
-        f"spec.{path} is immutable: a store that moves is a new store, create another TaskStore",
-        f".{name}",
-        reason="FieldValueForbidden",
-    )
-
-
-class PostgresCatalog(Model):
-    """The index of tasks, in two tables of a PostgreSQL database."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra=with_rules(
-            _immutable("catalog.postgres.tasksTable"), _immutable("catalog.postgres.stepsTable")
-        ),
-    )
-
-    secret_ref: ObjectReference = Field(
-        description="Secret with the key `url` (postgresql://user:password@host:port/database) and optional"
-        " `ca.crt`, `tls.crt`, `tls.key`. It may rotate at any time."
-    )
-    tasks_table: TableName = Field(
-        default="data_pipeline_tasks",
-        description="Table of the tasks, optionally schema-qualified, spelled exactly as the database stores it.",
-    )
-    steps_table: TableName = Field(
-        default="data_pipeline_task_steps",
-        description="Table of the steps of the tasks, optionally schema-qualified.",
-    )
-    time_zone: Annotated[
-        str,
-        matching(
-            r"^[A-Za-z0-9_+/-]+$",
-            "this is no name of the IANA time zone database; write for example UTC or Asia/Shanghai",
-            min_length=1,
-            max_length=64,
-        ),
-    ] = Field(
-        default="UTC",
-        description="IANA zone of columns without one (`timestamp without time zone`).",
-    )
-    terminal_statuses: Annotated[list[StatusWord], Field(min_length=1, max_length=32)] = Field(
-        default=["completed", "partial_completed", "failed", "cancelled"],
-        description="Statuses of a task that is finished. Every other status counts as running.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
-    )
-    running_step_statuses: Annotated[list[StatusWord], Field(max_length=32)] = Field(
-        default=["running"],
-        description="A task with a step in one of these statuses counts as running.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
-    )
-
-
-class Catalog(Model):
-    """The index of tasks: existence, state and creation time."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    postgres: PostgresCatalog = Field(description="Tasks are rows of a PostgreSQL database.")
 
 
 class PersistentVolumeClaim(Model):
     """A claim of the same namespace."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra=with_rules(_immutable("directory.persistentVolumeClaim.claimName"))
+        extra="forbid", json_schema_extra=with_rules(immutable("directory.persistentVolumeClaim.claimName"))
     )
 
     claim_name: ObjectName = Field(description="Name of the PersistentVolumeClaim, in the same namespace.")
@@ -126,7 +42,7 @@ class Directory(Model):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra=with_rules(
-            _immutable("directory.subPath"),
+            immutable("directory.subPath"),
             rule(
                 "!self.subPath.split('/').exists(part, part == '.' || part == '..')",
                 "spec.directory.subPath is a path below the volume's root: remove the parts '.' and '..'",
@@ -154,34 +70,11 @@ class Directory(Model):
 class Redis(Model):
     """Redis keys of the tasks."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra=with_rules(_immutable("redis.keyPatterns")))
+    model_config = ConfigDict(extra="forbid", json_schema_extra=with_rules(immutable("redis.keyPatterns")))
 
-    secret_ref: ObjectReference = Field(
-        description="Secret with the key `url` (redis://user:password@host:port/database or rediss://…) and optional"
-        " `ca.crt`, `tls.crt`, `tls.key`."
-    )
+    secret_ref: ObjectReference = Field(description=REDIS_REFERENCE)
     key_patterns: Annotated[
-        list[
-            Annotated[
-                str,
-                Field(
-                    min_length=8,
-                    max_length=256,
-                    json_schema_extra=with_rules(
-                        rule(
-                            "self.split('{taskId}').size() == 2",
-                            "a key pattern holds {taskId} exactly once",
-                        ),
-                        rule(
-                            f"self.matches(r'{KEY_PATTERN_PATTERN}')",
-                            "this pattern could match the keys of another task: on both sides of {taskId} stands"
-                            " nothing, or a character that is no letter, digit, '_', '-', '.', '*', '?', '[' or ']';"
-                            " wildcards stand behind it only; write for example task:{taskId}:*",
-                        ),
-                    ),
-                ),
-            ]
-        ],
+        list[KeyPattern],
         Field(min_length=1, max_length=16),
     ] = Field(
         default=["task:{taskId}", "task:{taskId}:*"],
@@ -196,7 +89,7 @@ class ObjectStore(Model):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra=with_rules(_immutable("objectStore.bucket"), _immutable("objectStore.prefixes")),
+        json_schema_extra=with_rules(immutable("objectStore.bucket"), immutable("objectStore.prefixes")),
     )
 
     secret_ref: ObjectReference = Field(
@@ -250,16 +143,7 @@ class TaskStoreSpec(Model):
                 "has(self.directory) || has(self.redis) || has(self.objectStore)",
                 "spec needs at least one of directory, redis and objectStore",
             ),
-            *(
-                rule(
-                    f"has(self.{part}) == has(oldSelf.{part})",
-                    f"spec.{part} cannot be added or removed: a store that moves is a new store,"
-                    " create another TaskStore",
-                    f".{part}",
-                    reason="FieldValueForbidden",
-                )
-                for part in ("catalog", "directory", "redis", "objectStore")
-            ),
+            *(fixed_choice(part, part, f".{part}") for part in ("catalog", "directory", "redis", "objectStore")),
         ),
     )
 

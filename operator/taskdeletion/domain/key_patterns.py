@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from taskdeletion.api.task_store import KEY_PATTERN_PATTERN
+from taskdeletion.api.places import KEY_PATTERN_PATTERN
 from taskdeletion.domain.task_ids import is_task_id, require_task_id
 
 PLACEHOLDER = "{taskId}"

@@ -3,7 +3,10 @@
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
-from taskdeletion.api.task_store import Catalog, Directory, ObjectStore, TaskStoreSpec
+from taskdeletion.api.store_catalog import Catalog
+from taskdeletion.api.task_store import Directory, ObjectStore, TaskStoreSpec
+from taskdeletion.domain.key_patterns import KeyPattern
+from taskdeletion.domain.shared_keys import can_share_keys
 
 _PLACEHOLDER = "{taskId}"
 
@@ -35,6 +38,19 @@ def find_ambiguity(spec: TaskStoreSpec) -> str | None:
                     f"in spec.{name} what stands before {{taskId}} is {one!r} in one and {other!r} in another entry:"
                     " one task could reach the data of others; use two stores in two namespaces, or one layout"
                 )
+    return _find_doomed_index(spec)
+
+
+def _find_doomed_index(spec: TaskStoreSpec) -> str | None:
+    """State keys go last: a pattern of data keys that matches them would take them before everything else."""
+    if spec.redis is None or spec.catalog is None or spec.catalog.redis is None:
+        return None
+    for pattern in spec.redis.key_patterns:
+        if _can_share(pattern, spec.catalog.redis.key_pattern):
+            return (
+                f"the pattern {pattern} of spec.redis.keyPatterns can match state keys of the catalog"
+                f" ({spec.catalog.redis.key_pattern}), which go last and by themselves; narrow it, or leave it out"
+            )
     return None
 
 
@@ -43,6 +59,8 @@ def _shared(mine: TaskStoreSpec, theirs: TaskStoreSpec) -> str | None:
         return "the catalogs"
     if _share_directories(mine.directory, theirs.directory):
         return "the directories"
+    if _share_state_keys(mine, theirs) or _share_state_keys(theirs, mine):
+        return "the key patterns and the state keys"
     if mine.redis and theirs.redis and _any_nested(mine.redis.key_patterns, theirs.redis.key_patterns):
         return "the key patterns"
     if _share_objects(mine.object_store, theirs.object_store):
@@ -54,10 +72,33 @@ def _share_catalogs(mine: Catalog | None, theirs: Catalog | None) -> bool:
     """Each store would mark or delete rows of tasks whose other places only the other store knows."""
     if mine is None or theirs is None:
         return False
-    return (mine.postgres.secret_ref, mine.postgres.tasks_table) == (
-        theirs.postgres.secret_ref,
-        theirs.postgres.tasks_table,
-    )
+    if mine.postgres and theirs.postgres:
+        return (mine.postgres.secret_ref, mine.postgres.tasks_table) == (
+            theirs.postgres.secret_ref,
+            theirs.postgres.tasks_table,
+        )
+    if mine.redis and theirs.redis and mine.redis.secret_ref == theirs.redis.secret_ref:
+        return _can_share(mine.redis.key_pattern, theirs.redis.key_pattern)
+    return False
+
+
+def _share_state_keys(mine: TaskStoreSpec, theirs: TaskStoreSpec) -> bool:
+    """Whether the data patterns of one store reach for the index of the other, in the same Redis."""
+    if mine.redis is None or theirs.catalog is None or theirs.catalog.redis is None:
+        return False
+    state = theirs.catalog.redis
+    if mine.redis.secret_ref != state.secret_ref:
+        return False
+    return any(_can_share(pattern, state.key_pattern) for pattern in mine.redis.key_patterns)
+
+
+def _can_share(one: str, other: str) -> bool:
+    """A pattern that cannot be read shares nothing: its own store is invalid and deletes nothing."""
+    try:
+        patterns = KeyPattern.parse(one), KeyPattern.parse(other)
+    except ValueError:
+        return False
+    return can_share_keys(*patterns)
 
 
 def _share_directories(mine: Directory | None, theirs: Directory | None) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from taskdeletion.api.task_store import TaskStoreSpec
 from taskdeletion.backends.directory import DirectoryRoot
 from taskdeletion.backends.objects import Objects
-from taskdeletion.backends.redis_keys import RedisKeys
+from taskdeletion.backends.redis import RedisKeys
 from taskdeletion.domain.catalog import Catalog
 from taskdeletion.executors.sweeps import SharedSweep
 

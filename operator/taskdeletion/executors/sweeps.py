@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from taskdeletion.api import reasons
-from taskdeletion.backends.redis_keys import RedisKeys
+from taskdeletion.backends.redis import RedisKeys
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.results import Guard, Halt, StepResult
 

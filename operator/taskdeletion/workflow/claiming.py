@@ -1,4 +1,4 @@
-"""The claim of one round: lock, check again, rename, commit; and what to do where the commit is in doubt.
+"""The claim of one round: lock, check again, rename, commit; and what to do where nothing confirms it.
 
 Called by the attempt with announced tasks. Leaves every task confirmed, refused, failed, or postponed with a reason;
 a rename that nothing confirmed is undone, or stays for the next attempt, which finds it and never renames again.
@@ -35,20 +35,23 @@ class Claim:
             return
         moved: list[str] = []
         try:
-            self._claim_under_lock(self.store.catalog, task_ids, moved)
+            self._claim_from(self.store.catalog, task_ids, moved)
         except (Fault, CommitUnknown) as error:
             self._recover(error if isinstance(error, Fault) else error.fault, task_ids, moved)
         else:
-            self._confirm(moved)
+            self._confirm(self.store.catalog, moved)
 
-    def _confirm(self, moved: list[str]) -> None:
-        """The commit confirms what it locked. A task without a row had nothing to lock: it is compared once more."""
-        unknown = [task_id for task_id in moved if self.record.version_of(task_id) == UNKNOWN_TASK]
-        self.confirmed += [task_id for task_id in moved if task_id not in unknown]
-        if unknown:
-            self._compare_all_again(unknown)
+    def _confirm(self, catalog: Catalog, moved: list[str]) -> None:
+        """A commit confirms what it locked. What nothing could lock (no row, state in Redis) is compared once more."""
+        held = [task_id for task_id in moved if self._is_held(catalog, task_id)]
+        self.confirmed += held
+        if len(held) < len(moved):
+            self._compare_all_again([task_id for task_id in moved if task_id not in held])
 
-    def _claim_under_lock(self, catalog: Catalog, task_ids: list[str], moved: list[str]) -> None:
+    def _is_held(self, catalog: Catalog, task_id: str) -> bool:
+        return catalog.holds_entries and self.record.version_of(task_id) != UNKNOWN_TASK
+
+    def _claim_from(self, catalog: Catalog, task_ids: list[str], moved: list[str]) -> None:
         spec = self.record.spec
         with catalog.claim(task_ids, with_records=spec.delete_database_records, lock=not spec.dry_run) as locked:
             may_go = [task_id for task_id in task_ids if self._decide(task_id, locked)]
@@ -57,7 +60,7 @@ class Claim:
             if is_settled:
                 self._move_all(may_go, moved)
         if may_go and not is_settled:
-            self._claim_under_lock(catalog, may_go, moved)
+            self._claim_from(catalog, may_go, moved)
 
     def _claim_without_catalog(self, task_ids: list[str]) -> None:
         moved: list[str] = []
@@ -69,7 +72,7 @@ class Claim:
             self.confirmed += moved
 
     def _decide(self, task_id: str, locked: HeldTasks) -> bool:
-        """Whether the task may go, under the lock; where not, the record says why and a rename of ours is undone."""
+        """Whether the task may go, by what the claim sees; where not, it says why and our rename is undone."""
         if task_id in locked.row_locked:
             self._postpone([task_id], Fault("retriable", reasons.ROW_LOCKED, "another transaction holds the row"))
             return False

@@ -225,7 +225,7 @@ class DeletionWorkflow:
             force=record.spec.force,
             cleans_unknown=record.request.cleans_unknown,
             cutoff=record.status.cutoff,
-            terminal_statuses=frozenset(catalog.postgres.terminal_statuses if catalog else ()),
+            terminal_statuses=frozenset(catalog.terminal_statuses if catalog else ()),
         )
         return Attempt(
             record=record,

@@ -44,7 +44,7 @@ class Finish:
         catalog = self.store.catalog
         if catalog is None:
             return
-        if not self.delete_records:
+        if catalog.keeps_entries and not self.delete_records:
             self._keep_records(catalog)
         elif self.dry_run:
             self._count_records(catalog)
@@ -94,7 +94,7 @@ class Finish:
             changed = task_id in clean and task_id not in marks.marked
             self._add(_kept(task_id, "the row changed meanwhile and was left as it is" if changed else ""))
 
-    # --- rows that go -----------------------------------------------------------------------------------------------
+    # --- records that go --------------------------------------------------------------------------------------------
     def _count_records(self, catalog: Catalog) -> None:
         try:
             counts = catalog.count_records(list(self.results))
@@ -121,7 +121,7 @@ class Finish:
             self._add(self._settle_absent(result))
 
     def _settle_absent(self, result: StepResult) -> StepResult:
-        """Rows that are gone when a request is resumed after a crash went with it; how many is not known any more."""
+        """Records that are gone when a request is resumed after a crash went with it; how many is not known."""
         if result.task_id in self.uncertain and result.reason == reasons.ABSENT:
             return replace(result, outcome="Deleted", reason="", at_least=True)
         return result
@@ -155,7 +155,7 @@ def _look_for(resource: Resource, look: Look, task_ids: Sequence[str]) -> dict[s
         found = look(task_ids) if task_ids else ()
     except Fault as fault:
         return dict.fromkeys(task_ids, (resource, fault))
-    appeared = Fault("retriable", reasons.NOT_EMPTY, "something of the task is there again; the rows stay")
+    appeared = Fault("retriable", reasons.NOT_EMPTY, "something of the task is there again; its records stay")
     return dict.fromkeys(found, (resource, appeared))
 
 
@@ -165,5 +165,5 @@ def _kept(task_id: str, message: str) -> StepResult:
 
 def _not_attempted(task_id: str) -> StepResult:
     return StepResult(
-        task_id, "DatabaseRecords", "NotAttempted", reasons.NOT_EMPTY, "rows go last, and something else is left"
+        task_id, "DatabaseRecords", "NotAttempted", reasons.NOT_EMPTY, "records go last, and something else is left"
     )

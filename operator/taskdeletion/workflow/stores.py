@@ -18,17 +18,14 @@ from pydantic import ValidationError
 from taskdeletion.api import reasons
 from taskdeletion.api.task_store import TaskStore, TaskStoreSpec
 from taskdeletion.backends.directory import DirectoryRoot
-from taskdeletion.backends.objects import ObjectConnection, Objects
-from taskdeletion.backends.postgres import CatalogTables, PostgresCatalog, PostgresConnection
-from taskdeletion.backends.redis_keys import RedisConnection, RedisKeys
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.overlaps import find_ambiguity, find_overlap
 from taskdeletion.domain.results import Problem
 from taskdeletion.executors.store import Connections, OpenStore, StorePools
-from taskdeletion.executors.sweeps import SharedSweep
 from taskdeletion.kube.objects import Cluster, LiveObject
 from taskdeletion.kube.secrets import SecretData
 from taskdeletion.settings import Settings
+from taskdeletion.workflow.connecting import connect, list_secrets
 from taskdeletion.workflow.rejection import describe_invalid
 
 Part = Literal["Catalog", "Directory", "Redis", "ObjectStore"]
@@ -172,7 +169,7 @@ class Stores:
         try:
             secrets = self._read_secrets(alone)
             with ExitStack() as stack:
-                connections = self._connect(alone, secrets)
+                connections = connect(alone.spec, secrets, self._build_pools(alone))
                 stack.callback(connections.close)
                 directory = self._open_directory(alone)
                 if directory is not None:
@@ -190,7 +187,7 @@ class Stores:
         with self._lock:
             entry = self._entries.get(key)
             if entry is None or entry.fingerprint != fingerprint:
-                fresh = _Entry(fingerprint, self._connect(located, secrets))
+                fresh = _Entry(fingerprint, connect(located.spec, secrets, self._build_pools(located)))
                 unused = self._retire(entry)
                 entry = self._entries[key] = fresh
             entry.uses += 1
@@ -212,25 +209,11 @@ class Stores:
         return [] if entry.uses else [entry.connections]
 
     def _read_secrets(self, located: Located) -> dict[str, SecretData]:
-        names = _secret_names(located.spec)
-        return {name: self._cluster.read_secret(located.live.key.namespace, name) for name in sorted(names)}
+        names = list_secrets(located.spec)
+        return {name: self._cluster.read_secret(located.live.key.namespace, name) for name in names}
 
-    def _connect(self, located: Located, secrets: Mapping[str, SecretData]) -> Connections:
-        spec = located.spec
-        with ExitStack() as undo:
-            try:
-                catalog = _connect_catalog(spec, secrets)
-                if catalog is not None:
-                    undo.callback(catalog.close)
-                redis = _connect_redis(spec, secrets)
-                if redis is not None:
-                    undo.callback(redis.close)
-                objects = _connect_objects(spec, secrets)
-            except ValueError as error:  # patterns are checked at admission, and again by the backends
-                raise Fault("waiting", reasons.STORE_INVALID, str(error)) from error
-            undo.pop_all()
-        pools = StorePools(located.live.key.name, self._settings.store_threads)
-        return Connections(pools, catalog, redis, objects, SharedSweep(redis) if redis is not None else None)
+    def _build_pools(self, located: Located) -> StorePools:
+        return StorePools(located.live.key.name, self._settings.store_threads)
 
     def _open_directory(self, located: Located) -> DirectoryRoot | None:
         directory = located.spec.directory
@@ -266,75 +249,9 @@ def _validate_all(found: Mapping[str, LiveObject], name: str) -> tuple[dict[str,
     return specs, None
 
 
-def _secret_names(spec: TaskStoreSpec) -> set[str]:
-    references = [
-        spec.catalog.postgres.secret_ref if spec.catalog else None,
-        spec.redis.secret_ref if spec.redis else None,
-        spec.object_store.secret_ref if spec.object_store else None,
-    ]
-    return {reference.name for reference in references if reference is not None}
-
-
 def _fingerprint(located: Located, secrets: Mapping[str, SecretData]) -> str:
     versions = {name: secret.resource_version for name, secret in secrets.items()}
     return json.dumps([located.live.uid, located.spec.to_api(), versions], sort_keys=True)
-
-
-def _text(secrets: Mapping[str, SecretData], secret: str, key: str) -> str:
-    """The value of a key that must be there, without white space around it."""
-    value = _optional_text(secrets, secret, key)
-    if value is None:
-        raise Fault("waiting", reasons.SECRET_KEY_MISSING, f"Secret {secret} has no key {key}; add it")
-    return value
-
-
-def _optional_text(secrets: Mapping[str, SecretData], secret: str, key: str) -> str | None:
-    raw = secrets[secret].data.get(key)
-    try:
-        return raw.decode().strip() if raw is not None else None
-    except UnicodeDecodeError:
-        raise Fault(
-            "waiting", reasons.SECRET_VALUE_INVALID, f"key {key} of Secret {secret} is not UTF-8 text; correct it"
-        ) from None
-
-
-def _tls(secrets: Mapping[str, SecretData], secret: str) -> dict[str, bytes | None]:
-    data = secrets[secret].data
-    return {"ca": data.get("ca.crt"), "cert": data.get("tls.crt"), "key": data.get("tls.key")}
-
-
-def _connect_catalog(spec: TaskStoreSpec, secrets: Mapping[str, SecretData]) -> PostgresCatalog | None:
-    if spec.catalog is None:
-        return None
-    postgres = spec.catalog.postgres
-    name = postgres.secret_ref.name
-    tables = CatalogTables(
-        postgres.tasks_table, postgres.steps_table, postgres.time_zone, tuple(postgres.running_step_statuses)
-    )
-    return PostgresCatalog(PostgresConnection(_text(secrets, name, "url"), **_tls(secrets, name)), tables)
-
-
-def _connect_redis(spec: TaskStoreSpec, secrets: Mapping[str, SecretData]) -> RedisKeys | None:
-    if spec.redis is None:
-        return None
-    name = spec.redis.secret_ref.name
-    connection = RedisConnection(_text(secrets, name, "url"), **_tls(secrets, name))
-    return RedisKeys(connection, spec.redis.key_patterns)
-
-
-def _connect_objects(spec: TaskStoreSpec, secrets: Mapping[str, SecretData]) -> Objects | None:
-    if spec.object_store is None:
-        return None
-    name = spec.object_store.secret_ref.name
-    connection = ObjectConnection(
-        endpoint=_text(secrets, name, "endpoint"),
-        access_key=_text(secrets, name, "accessKey"),
-        secret_key=_text(secrets, name, "secretKey"),
-        session_token=_optional_text(secrets, name, "sessionToken"),
-        region=_optional_text(secrets, name, "region"),
-        **_tls(secrets, name),
-    )
-    return Objects(connection, spec.object_store.bucket, spec.object_store.prefixes)
 
 
 def _parts_of(spec: TaskStoreSpec) -> list[Part]:

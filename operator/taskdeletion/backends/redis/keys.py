@@ -1,0 +1,130 @@
+"""The Redis keys of tasks: count them, delete them, look whether any is left.
+
+Called by executors, in threads. It deletes a key only where a pattern of the store gives it, byte by byte, to a task
+that was named, and to no other. It never logs, never decides whether a task may go, and never waits to try again.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from uuid import uuid4
+
+from taskdeletion.api import reasons
+from taskdeletion.backends.redis.connection import RedisConnection
+from taskdeletion.backends.redis.faults import require_reply, unsettled_cluster
+from taskdeletion.backends.redis.nodes import Command
+from taskdeletion.backends.redis.scan import PAGE_SIZE, Scan
+from taskdeletion.backends.redis.server import RedisServer
+from taskdeletion.backends.redis.sweep import Sweep
+from taskdeletion.domain.faults import Fault
+from taskdeletion.domain.key_patterns import KeyPattern, build_scan_match
+from taskdeletion.domain.results import Guard, Halt, Problem, StepResult, never_halt
+
+MAX_PASSES = 5
+
+
+class RedisKeys:
+    """The keys of the tasks of one store. Safe for many threads; they share one pool of connections."""
+
+    def __init__(self, connection: RedisConnection, patterns: Sequence[str], *, timeout_seconds: float = 10.0) -> None:
+        """Raises Fault (waiting, SecretValueInvalid) for an unusable Secret, ValueError for an unsafe pattern."""
+        self._patterns = [KeyPattern.parse(pattern) for pattern in patterns]
+        self._server = RedisServer(connection, timeout_seconds=timeout_seconds)
+
+    def sweep(self, task_ids: Collection[str], *, delete: bool, guard: Guard, halt: Halt) -> dict[str, StepResult]:
+        """Delete (or, without `delete`, count) the keys of all tasks in one pass, until a pass finds none.
+
+        One result per id: Deleted, WouldDelete, Skipped (Absent) or Failed; a failure keeps the count of what went
+        before. `guard` is asked before every batch: tasks that it returns are left alone from then on.
+        """
+        sweep = Sweep(self._patterns, task_ids, delete=delete, guard=guard, halt=halt)
+        try:
+            self._repeat(sweep)
+        except Fault as fault:
+            sweep.fail(sweep.active, fault)
+        return {task_id: sweep.result(task_id) for task_id in task_ids}
+
+    def find_rest(self, task_ids: Collection[str]) -> set[str]:
+        """The ids that still have keys. Raises Fault."""
+        sweep = Sweep(self._patterns, task_ids, delete=False, guard=lambda _: {}, halt=never_halt)
+        self._repeat(sweep)
+        return sweep.found
+
+    def probe(self) -> Problem | None:
+        """What stands in the way of a sweep: reachable, authorised, may SCAN and UNLINK. Deletes nothing."""
+        try:
+            scan = self._server.scan(None, count=1)
+            keys = [pattern.nobodys_key(uuid4().hex) for pattern in self._patterns]
+            replies = scan.advance([("PING",), *((command, key) for key in keys for command in ("EXISTS", "UNLINK"))])
+            for reply in replies:
+                require_reply(reply)
+            scan.page()
+        except Fault as fault:
+            return Problem(fault.reason, fault.message)
+        return None
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._server.close()
+
+    def _repeat(self, sweep: Sweep) -> None:
+        is_whole = False
+        for _ in range(MAX_PASSES):
+            is_whole = self._pass(sweep)
+            if is_whole and not (sweep.found and sweep.delete):
+                return
+        if not is_whole:
+            raise unsettled_cluster()
+        message = f"keys were still being written after {MAX_PASSES} passes"
+        sweep.fail(sweep.found & sweep.active, Fault("retriable", reasons.STILL_WRITTEN, message))
+
+    def _pass(self, sweep: Sweep) -> bool:
+        """Look at every key once; whether the pass was whole: what it did not find was not there."""
+        sweep.found.clear()
+        for keys in _chunks(sweep.known_keys(), PAGE_SIZE):
+            sweep.check_halt()
+            replies = self._server.exchange([("EXISTS", key) for key in keys])
+            there = [key for key, reply in zip(keys, replies, strict=True) if require_reply(reply)]
+            self._remove(sweep, there)
+        wild = [pattern for pattern in self._patterns if pattern.has_wildcard]
+        if not (wild and sweep.active):
+            return True
+        return self._search(sweep, self._server.scan(build_scan_match(wild, sweep.only_id)))
+
+    def _search(self, sweep: Sweep, scan: Scan) -> bool:
+        """Remove what a scan shows: each page travels with the removal of the one before."""
+        keys: list[bytes] = []
+        while not scan.is_done:
+            sweep.check_halt()
+            removals = self._removals(sweep, keys)
+            if not sweep.active:
+                return True
+            _count(sweep, removals, scan.advance([command for _, command in removals]))
+            keys = scan.page()
+        sweep.check_halt()
+        self._remove(sweep, keys)
+        return scan.is_whole()
+
+    def _remove(self, sweep: Sweep, keys: Iterable[bytes]) -> None:
+        removals = self._removals(sweep, keys)
+        if removals:
+            _count(sweep, removals, self._server.send([command for _, command in removals]))
+
+    def _removals(self, sweep: Sweep, keys: Iterable[bytes]) -> list[tuple[str, Command]]:
+        """The commands that remove what may go of these keys, each with its task.
+
+        On a cluster one key each: keys of several slots are refused, and so are those of one slot that is moving.
+        """
+        batch = sweep.admit(keys)
+        if batch and self._server.is_cluster:
+            return [(task_id, ("UNLINK", key)) for task_id, mine in batch.items() for key in mine]
+        return [(task_id, ("UNLINK", *mine)) for task_id, mine in batch.items()]
+
+
+def _count(sweep: Sweep, removals: Sequence[tuple[str, Command]], replies: Sequence[object]) -> None:
+    for (task_id, _), reply in zip(removals, replies, strict=True):
+        sweep.count(task_id, reply)
+
+
+def _chunks(keys: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
+    while chunk := list(islice(keys, size)):
+        yield chunk
