@@ -166,7 +166,10 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 10) -> None:
 
 
 class Proxy:
-    """A way to the server that can lose the reply to a COMMIT, or fall silent."""
+    """A way to the server that can fall silent, or be cut at a COMMIT: before the server has it, or before its reply.
+
+    `loses_commits`, `drops_commits`: how many of the next ones lose their reply, or never arrive.
+    """
 
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
@@ -175,6 +178,7 @@ class Proxy:
         port = self._listener.getsockname()[1]
         self.url = url.replace(f"{address.hostname}:{address.port}", f"127.0.0.1:{port}")
         self.loses_commits = 0
+        self.drops_commits = 0
         self.is_silent = False
         self._sockets: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -204,12 +208,22 @@ class Proxy:
     def _forward_requests(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while data := client.recv(65536):
-                if b"COMMIT\0" in data and self.loses_commits:
-                    self.loses_commits -= 1
-                    client.shutdown(socket.SHUT_RDWR)
+                if b"COMMIT\0" in data and not self._pass_commit(client):
+                    break
                 server.sendall(data)
         with suppress(OSError):
             server.shutdown(socket.SHUT_WR)
+
+    def _pass_commit(self, client: socket.socket) -> bool:
+        """Whether the server gets to see this COMMIT; where it is to be lost, the client is cut off first."""
+        is_dropped, is_lost = self.drops_commits > 0, self.loses_commits > 0
+        if is_dropped or is_lost:
+            client.shutdown(socket.SHUT_RDWR)
+        if is_dropped:
+            self.drops_commits -= 1
+        elif is_lost:
+            self.loses_commits -= 1
+        return not is_dropped
 
     def _forward_replies(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):

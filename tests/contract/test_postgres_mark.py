@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from taskdeletion.domain.catalog import Marks
+from taskdeletion.domain.faults import Fault
 from tests.contract.test_postgres_database import CREATED, Database, DatabaseHome, database_home, proxy_to
 
 
@@ -113,4 +114,41 @@ def test_a_row_that_the_database_keeps_as_it_was_is_not_called_marked(database: 
     versions = database.versions("task_1")
     database.execute("CREATE RULE keep AS ON UPDATE TO data_pipeline_tasks DO INSTEAD NOTHING")
     assert database.catalog().mark(versions, force=False).marked == frozenset()
+    assert database.marked() == set()
+
+
+@pytest.mark.parametrize(
+    ("moment", "body"),
+    [
+        ("BEFORE", "NEW.directory_exists = TRUE; RETURN NEW;"),
+        ("BEFORE", "RETURN NULL;"),
+        ("AFTER", "UPDATE data_pipeline_tasks SET directory_exists = TRUE WHERE task_id = NEW.task_id; RETURN NULL;"),
+    ],
+    ids=["changes it", "keeps it", "takes it back"],
+)
+def test_a_row_that_a_trigger_keeps_is_not_called_marked_and_others_are(
+    database: Database, moment: str, body: str
+) -> None:
+    versions = database.versions("task_1", "task_2")
+    database.execute(
+        f"CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;"
+        f" CREATE TRIGGER act {moment} UPDATE ON data_pipeline_tasks FOR EACH ROW"
+        " WHEN (OLD.task_id = 'task_1' AND NEW.directory_exists IS FALSE) EXECUTE FUNCTION act()"
+    )
+    assert database.catalog().mark(versions, force=False) == Marks(frozenset({"task_2"}), frozenset())
+    assert database.marked() == {"task_2"}
+
+
+@pytest.mark.parametrize("command", ["SELECT", "UPDATE"])
+def test_a_policy_that_hides_rows_or_changes_is_an_error(database: Database, command: str) -> None:
+    """What a policy lets through is not all: the mark is refused, it does not pass over the rest."""
+    url = database.add_role("SELECT, UPDATE ON data_pipeline_tasks", "SELECT ON data_pipeline_task_steps")
+    versions = database.versions("task_1")
+    database.execute(
+        "ALTER TABLE data_pipeline_tasks ENABLE ROW LEVEL SECURITY;"
+        f" CREATE POLICY partial ON data_pipeline_tasks FOR {command} USING (TRUE)"
+    )
+    with pytest.raises(Fault) as caught:
+        database.catalog(url=url).mark(versions, force=False)
+    assert (caught.value.kind, caught.value.reason) == ("permanent", "PermissionDenied")
     assert database.marked() == set()

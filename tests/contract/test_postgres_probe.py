@@ -140,12 +140,26 @@ def test_the_probe_changes_nothing_and_holds_nothing(database: Database) -> None
     assert database.execute("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'") == [(0,)]
 
 
-def test_a_view_is_no_table_to_delete_from(database: Database) -> None:
-    database.execute("ALTER TABLE data_pipeline_tasks RENAME TO base")
-    database.execute("CREATE VIEW data_pipeline_tasks AS SELECT * FROM base")
-    problem = only(database.catalog().probe())
+@pytest.mark.parametrize("table", ["data_pipeline_tasks", "data_pipeline_task_steps"])
+@pytest.mark.parametrize(
+    "instead",
+    [
+        "CREATE VIEW {table} AS SELECT * FROM base",
+        "CREATE MATERIALIZED VIEW {table} AS SELECT * FROM base",
+        "CREATE FOREIGN DATA WRAPPER far; CREATE SERVER far FOREIGN DATA WRAPPER far; CREATE FOREIGN TABLE {table}"
+        " (task_id TEXT, status TEXT, created_at TIMESTAMP, updated_at TIMESTAMP, directory_exists BOOLEAN) SERVER far",
+    ],
+    ids=["view", "materialized view", "foreign table"],
+)
+def test_what_only_looks_like_a_table_is_none_to_delete_from(database: Database, table: str, instead: str) -> None:
+    database.execute(f"ALTER TABLE {table} RENAME TO base")
+    try:
+        database.execute(instead.format(table=table))
+        problem = only(database.catalog().probe())
+    finally:
+        database.execute("DROP FOREIGN DATA WRAPPER IF EXISTS far CASCADE")
     assert problem.reason == "SchemaMissing"
-    assert "no ordinary table" in problem.message
+    assert problem.message == f"{table} is no ordinary table; name the table itself"
 
 
 def test_a_column_that_the_mark_cannot_write_is_named(database: Database) -> None:

@@ -216,6 +216,21 @@ def test_a_connection_that_was_ended_between_two_calls_is_replaced(database: Dat
     assert set(catalog.read(["task_1"])) == {"task_1"}
 
 
+def test_a_session_is_not_kept_for_ever(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskdeletion.backends.postgres.connection.MAX_AGE_SECONDS", 0.3)
+    catalog = database.catalog()
+    pids = "SELECT pid FROM pg_stat_activity WHERE application_name = 'task-deletion-operator' AND datname = %s"
+    name = urlsplit(database.url).path[1:]
+    catalog.now()
+    [first] = database.execute(pids, name)
+
+    def is_replaced() -> bool:
+        catalog.now()
+        return database.execute(pids, name) not in ([first], [])
+
+    wait_until(is_replaced)
+
+
 def test_a_server_that_does_not_answer_is_given_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     with proxy_to(database.url) as proxy:
         monkeypatch.setattr("taskdeletion.backends.postgres.connection.REPLY_GRACE_SECONDS", -9.7)

@@ -16,13 +16,15 @@ import pytest
 
 from dev.pipeline import Pipeline, Residue
 from dev.stack import Stack
+from dev.state_pipeline import StatePipeline
 from tests.support.kube import Kube, launcher_environment, operator_environment
 from tests.support.process import OperatorProcess, running_operator
 
 TASK = "task_1"
 NEIGHBOURS = ("task_10", "task_1.x", "other")
-#: What a task has of each resource: files, keys, objects, rows (two steps and its own).
+#: What a task has of each resource: files, keys, objects, and at most rows (two steps and its own) or state keys (two).
 AMOUNTS = {"Directory": 3, "Redis": 2, "MinIO": 2, "DatabaseRecords": 3}
+STATE_KEYS = 2
 #: Up to here a kill finds everything whole, though perhaps moved aside: nothing is purged before status says claimed.
 UNCLAIMED = (
     "before:first-status",
@@ -46,7 +48,17 @@ ROWS_KEPT = (
     *("before:mark", "before:rows-commit", "after:rows-commit", "after:mark"),
     *("before:last-status", "after:last-status"),
 )
-SCENES = [f"{point}-rows-deleted" for point in ROWS_DELETED] + [f"{point}-rows-kept" for point in ROWS_KEPT]
+STATE = (
+    *(point for point in UNCLAIMED if "commit" not in point),
+    *CLAIMED,
+    *("before:state", "after:state-script", "after:state"),
+    *("before:last-status", "after:last-status"),
+)
+SCENES = [
+    *(f"{point}-rows-deleted" for point in ROWS_DELETED),
+    *(f"{point}-rows-kept" for point in ROWS_KEPT),
+    *(f"{point}-rows-in-redis" for point in STATE),
+]
 PROCESSES_AT_ONCE = 3
 
 
@@ -57,7 +69,7 @@ class Scene:
     kube: Kube
     pipeline: Pipeline
     point: str
-    deletes_rows: bool
+    rows: str
     exit_code: int = 0
     before: dict[str, Residue] = field(default_factory=dict)
     at_kill: Residue | None = None
@@ -71,7 +83,9 @@ class Scene:
         for task_id in (TASK, *NEIGHBOURS):
             self.pipeline.add_task(task_id)
         self.before = {task_id: self.pipeline.look(task_id) for task_id in (TASK, *NEIGHBOURS)}
-        self.kube.create_deletion(self.pipeline.namespace, "a", taskIds=[TASK], deleteDatabaseRecords=self.deletes_rows)
+        self.kube.create_deletion(
+            self.pipeline.namespace, "a", taskIds=[TASK], deleteDatabaseRecords=self.rows == "deleted"
+        )
 
     def kill(self, log: Path) -> None:
         """Run an operator that dies at this scene's point."""
@@ -82,6 +96,16 @@ class Scene:
         finally:
             killed.kill()
         self.at_kill = self.pipeline.look(TASK)
+
+    @property
+    def deletes_records(self) -> bool:
+        """Whether nothing is to be left in the catalog."""
+        return self.rows != "kept"
+
+    @property
+    def amounts(self) -> Mapping[str, int]:
+        """What the task had of each resource."""
+        return {**AMOUNTS, "DatabaseRecords": STATE_KEYS} if self.rows == "in-redis" else AMOUNTS
 
     @property
     def task(self) -> dict[str, Any]:
@@ -102,8 +126,8 @@ def scenes(stack: Stack, kube: Kube, tmp_path_factory: pytest.TempPathFactory) -
     played: dict[str, Scene] = {}
     for number, name in enumerate(SCENES):
         point, _, rows = name.partition("-rows-")
-        pipeline = Pipeline(stack, f"kill-{os.getpid()}-{number}")
-        played[name] = Scene(kube, pipeline, point, deletes_rows=rows == "deleted")
+        kind = StatePipeline if rows == "in-redis" else Pipeline
+        played[name] = Scene(kube, kind(stack, f"kill-{os.getpid()}-{number}"), point, rows)
 
     def play(number: int, scene: Scene) -> None:
         scene.prepare()
@@ -145,7 +169,7 @@ def test_the_data_of_the_task_is_gone_and_only_that(scene: Scene, name: str) -> 
     assert {task_id: scene.pipeline.look(task_id) for task_id in NEIGHBOURS} == {
         task_id: scene.before[task_id] for task_id in NEIGHBOURS
     }
-    if scene.deletes_rows:
+    if scene.deletes_records:
         assert (left.row, left.steps) == (None, 0)
     else:
         assert left.row is not None
@@ -164,21 +188,21 @@ def test_the_final_status_is_the_same(scene: Scene, name: str) -> None:
     assert status["attempts"] in (1, 2)
     task = scene.task
     assert (task["state"], task.get("reason"), task["directoryDeleted"]) == ("Deleted", None, True)
-    assert task["databaseRecordsDeleted"] is scene.deletes_rows
+    assert task["databaseRecordsDeleted"] is scene.deletes_records
     assert all(scene.status["summary"][name] == 0 for name in ("failed", "refused", "notFound", "skipped"))
 
 
 @every_scene
 def test_counts_are_exact_or_say_at_least_and_never_claim_more_than_there_was(scene: Scene, name: str) -> None:
     resources = dict(scene.resources)
-    if not scene.deletes_rows:
+    if not scene.deletes_records:
         kept = resources.pop("DatabaseRecords")
         assert (kept["outcome"], kept["reason"]) == ("Skipped", "KeptByRequest")
     for name_of, found in resources.items():
         assert (found["outcome"], found.get("reason")) in [("Deleted", None), ("Skipped", "Absent")]
         count = found.get("count", 0)
-        assert count <= AMOUNTS[name_of]
-        assert count == AMOUNTS[name_of] or found["atLeast"] is True
+        assert count <= scene.amounts[name_of]
+        assert count == scene.amounts[name_of] or found["atLeast"] is True
 
 
 @every_scene

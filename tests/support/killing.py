@@ -15,7 +15,7 @@ from taskdeletion.backends.directory import DirectoryRoot
 from taskdeletion.backends.objects import Objects
 from taskdeletion.backends.postgres import PostgresCatalog, transactions
 from taskdeletion.backends.postgres import claim as claims
-from taskdeletion.backends.redis import RedisKeys
+from taskdeletion.backends.redis import RedisCatalog, RedisKeys, state_records
 from taskdeletion.kube.objects import Cluster
 from tests.support.seams import When, always, around, says_claimed, says_deleting, says_ended
 
@@ -33,6 +33,8 @@ SEAMS: dict[str, tuple[Any, str, When]] = {
     "mark": (PostgresCatalog, "mark", always),
     "records": (PostgresCatalog, "delete_records", always),
     "rows-commit": (transactions, "commit", always),
+    "state": (RedisCatalog, "delete_records", always),
+    "state-script": (state_records, "remove_states", always),
     "last-status": (Cluster, "write_status", says_ended),
 }
 

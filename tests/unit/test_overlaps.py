@@ -43,6 +43,12 @@ def overlap(one: dict[str, Any], other: dict[str, Any]) -> str | None:
             {**catalog(), **directory("a")}, {**catalog(), **objects("a/{taskId}/")}, "catalogs", id="one catalog"
         ),
         pytest.param(
+            {**catalog(), **directory("a")},
+            {**catalog(table='"tasks"'), **directory("b")},
+            "catalogs",
+            id="one table, quoted",
+        ),
+        pytest.param(
             {**state(), **directory("a")}, {**state("{taskId}:*:x"), **directory("b")}, "catalogs", id="one state"
         ),
         pytest.param(

@@ -56,6 +56,7 @@ def test_an_error_has_its_fault_and_quotes_no_row(error: type[psycopg.Error], ki
         ("FATAL:  the database system is starting up", "Unavailable"),
         ("FATAL:  sorry, too many clients already", "Unavailable"),
         ("Connection refused", "Unavailable"),
+        ("Connection refused\nconnection failed: session is read-only", "ReadOnly"),
         ("connection timeout expired", "Unavailable"),
         ("x" * 5000, "Unavailable"),
     ],

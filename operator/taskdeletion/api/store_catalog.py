@@ -10,18 +10,20 @@ from pydantic import ConfigDict, Field, model_validator
 from taskdeletion.api.common import Model, ObjectReference, matching, rule, with_rules
 from taskdeletion.api.places import REDIS_REFERENCE, KeyPattern, fixed_choice, immutable
 
-_IDENTIFIER: Final = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
+_PLAIN: Final = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
+_QUOTED: Final = r'"([^"\x00-\x1f\x7f]|""){1,63}"'
 _ONE_KIND: Final = "spec.catalog needs exactly one of postgres and redis: write where your pipeline keeps its tasks"
-TABLE_PATTERN: Final = rf"^{_IDENTIFIER}(\.{_IDENTIFIER})?$"
+TABLE_PATTERN: Final = rf"^({_PLAIN}|{_QUOTED})(\.({_PLAIN}|{_QUOTED}))?$"
 
 TableName = Annotated[
     str,
     matching(
         TABLE_PATTERN,
         "a table is named by letters, digits, '_' and '$' (no digit first), at most 63 of them, optionally after its"
-        " schema and a dot; write for example public.data_pipeline_tasks",
+        " schema and a dot; write for example public.data_pipeline_tasks. Any other name stands in double quotes, as in"
+        ' SQL: "Data-Tasks"',
         min_length=1,
-        max_length=127,
+        max_length=257,
     ),
 ]
 StatusWord = Annotated[str, Field(min_length=1, max_length=64)]

@@ -6,7 +6,7 @@ answered: MATCH only narrows what travels. A `{taskId}` takes the longest run of
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -57,11 +57,10 @@ class KeyPattern:
         middle = b"*" if task_id is None else escape(require_task_id(task_id).encode())
         return escape(self.head) + middle + self.tail
 
-    def literal_start(self, task_id: str | None) -> bytes:
-        """The bytes, unescaped, that every key of one task, or of all tasks (None), begins with."""
-        if task_id is None:
-            return self.head
-        return self.head + require_task_id(task_id).encode() + _WILDCARD.split(self.tail, maxsplit=1)[0]
+    def literal_start(self, task_ids: Collection[str]) -> bytes:
+        """The bytes, unescaped, that every key of these tasks begins with."""
+        start = self.head + _common_start([require_task_id(task_id).encode() for task_id in task_ids])
+        return start + _WILDCARD.split(self.tail, maxsplit=1)[0] if len(task_ids) == 1 else start
 
     def match(self, key: bytes) -> str | None:
         """The id of the task that `key` belongs to by its position, or None."""
@@ -81,11 +80,14 @@ def escape(literal: bytes) -> bytes:
     return _SPECIAL.sub(rb"\\\1", literal)
 
 
-def build_scan_match(patterns: Sequence[KeyPattern], task_id: str | None) -> bytes | None:
-    """One MATCH for all keys of all patterns, of one task or of all tasks (None); None where they share nothing."""
+def build_scan_match(patterns: Sequence[KeyPattern], task_ids: Collection[str]) -> bytes | None:
+    """One MATCH for all keys of all patterns, of these tasks (at least one); None where they share nothing."""
     if len(patterns) == 1:
-        return patterns[0].scan_match(task_id)
-    shared = _common_start([pattern.literal_start(task_id) for pattern in patterns])
+        (pattern,) = patterns
+        if len(task_ids) == 1:
+            return pattern.scan_match(*task_ids)
+        return escape(pattern.literal_start(task_ids)) + b"*" + pattern.tail
+    shared = _common_start([pattern.literal_start(task_ids) for pattern in patterns])
     return escape(shared) + b"*" if shared else None
 
 
@@ -94,6 +96,36 @@ def _common_start(texts: Sequence[bytes]) -> bytes:
     least, greatest = min(texts), max(texts)
     length = next((i for i, (a, b) in enumerate(zip(least, greatest, strict=False)) if a != b), len(least))
     return least[:length]
+
+
+class KeyOwners:
+    """Whose a key is, of some tasks, by all patterns of a store. Made for pages of which few keys are anybody's."""
+
+    def __init__(self, patterns: Sequence[KeyPattern], task_ids: Collection[str]) -> None:
+        """Raises ValueError for what is no task id."""
+        self._patterns = patterns
+        self._ids = frozenset(require_task_id(task_id).encode() for task_id in task_ids)
+        known = (pattern.exact_key(task_id) for task_id in task_ids for pattern in patterns)
+        self._known_keys = frozenset(key for key in known if key is not None)
+        self._places = {(len(wild.head), wild.tail[:1]) for wild in patterns if wild.has_wildcard}
+
+    def find(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, set[str]]]:
+        """Each key once that may be of one of the tasks, with all ids that the patterns give it to."""
+        for key in self._select(keys):
+            owners = {owner for pattern in self._patterns if (owner := pattern.match(key)) is not None}
+            if owners:
+                yield key, owners
+
+    def _select(self, keys: Sequence[bytes]) -> Collection[bytes]:
+        """The keys that hold one of the ids at its place, and maybe some others: what is left is compared in full.
+
+        An id ends where the literal byte behind it stands, which no id holds.
+        """
+        ids = self._ids
+        found = dict.fromkeys(self._known_keys.intersection(keys))
+        for place, end in self._places:
+            found.update(dict.fromkeys([key for key in keys if key[place : key.find(end, place)] in ids]))
+        return found
 
 
 def translate_glob(glob: bytes) -> bytes:

@@ -5,8 +5,10 @@ from itertools import pairwise
 
 from taskdeletion.api.store_catalog import Catalog
 from taskdeletion.api.task_store import Directory, ObjectStore, TaskStoreSpec
+from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.key_patterns import KeyPattern
 from taskdeletion.domain.shared_keys import can_share_keys
+from taskdeletion.domain.table_names import parse_table_name
 
 _PLACEHOLDER = "{taskId}"
 
@@ -73,13 +75,19 @@ def _share_catalogs(mine: Catalog | None, theirs: Catalog | None) -> bool:
     if mine is None or theirs is None:
         return False
     if mine.postgres and theirs.postgres:
-        return (mine.postgres.secret_ref, mine.postgres.tasks_table) == (
-            theirs.postgres.secret_ref,
-            theirs.postgres.tasks_table,
-        )
+        same_database = mine.postgres.secret_ref == theirs.postgres.secret_ref
+        return same_database and _is_same_table(mine.postgres.tasks_table, theirs.postgres.tasks_table)
     if mine.redis and theirs.redis and mine.redis.secret_ref == theirs.redis.secret_ref:
         return _can_share(mine.redis.key_pattern, theirs.redis.key_pattern)
     return False
+
+
+def _is_same_table(one: str, other: str) -> bool:
+    """Quotes that a name does not need change nothing."""
+    try:
+        return parse_table_name(one) == parse_table_name(other)
+    except Fault:  # its own store says so
+        return False
 
 
 def _share_state_keys(mine: TaskStoreSpec, theirs: TaskStoreSpec) -> bool:

@@ -9,7 +9,7 @@
 -- rewriting the table.
 --
 -- Other names: replace data_pipeline_tasks by the TaskStore's spec.catalog.postgres.tasksTable, in double quotes where
--- it has capitals (archive."Tasks"). updated_at may as well be a TIMESTAMP WITH TIME ZONE; a column without a zone is
+-- SQL needs them (archive."Tasks"). updated_at may as well be a TIMESTAMP WITH TIME ZONE; a column without a zone is
 -- read in spec.catalog.postgres.timeZone.
 
 BEGIN;

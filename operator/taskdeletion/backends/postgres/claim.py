@@ -13,7 +13,7 @@ from taskdeletion.api import reasons
 from taskdeletion.backends.postgres.connection import CatalogConnection
 from taskdeletion.backends.postgres.faults import fault_of
 from taskdeletion.backends.postgres.foreign_keys import find_references, read_foreign_keys
-from taskdeletion.backends.postgres.locks import Locked, lock_rows
+from taskdeletion.backends.postgres.locks import Locked, lock_rows_and_steps
 from taskdeletion.backends.postgres.privileges import find_missing_privileges
 from taskdeletion.backends.postgres.tables import CatalogTables, read_rows
 from taskdeletion.backends.postgres.transactions import (
@@ -67,7 +67,7 @@ def _lock_or_read(
     lock: bool,
 ) -> Locked:
     if lock:
-        return lock_rows(transactions, connection, tables, task_ids)
+        return lock_rows_and_steps(transactions, connection, tables, task_ids)
     return Locked(read_rows(connection, tables, task_ids), frozenset())
 
 

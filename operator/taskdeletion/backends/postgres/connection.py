@@ -5,6 +5,7 @@ once (psycopg_pool connects in the background, where its PoolTimeout hides the c
 environment, home directory or sockets may take part in a connection.
 """
 
+import math
 import os
 import threading
 import time
@@ -32,6 +33,7 @@ RV = TypeVar("RV")
 NOWHERE: Final = "/dev/null/none"  # a path where no file can be: libpq takes it for "no such file"
 REPLY_GRACE_SECONDS: Final = 5.0
 POOL_WAIT_SECONDS: Final = 30.0
+MAX_AGE_SECONDS: Final = 600.0
 # What libpq is told unless the URL says otherwise. Together with _hide_environment nothing is left to a default.
 _DEFAULTS: Final = {
     "port": "5432",
@@ -75,9 +77,23 @@ class Timeouts:
 
 
 class CatalogConnection(psycopg.Connection[TupleRow]):
-    """A connection that gives up on a server (or a proxy before it) that does not answer at all."""
+    """A connection that gives up on a server (or a proxy before it) that does not answer at all.
+
+    It is used for `MAX_AGE_SECONDS` at most: a session keeps the settings of its role, and the server of several that
+    it was made to, as they were when it began.
+    """
 
     reply_seconds: float = 60.0
+    retires_at: float = math.inf
+
+    def retire(self) -> None:
+        """Let this be its last transaction."""
+        self.retires_at = 0
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether it is to be closed instead of used again."""
+        return time.monotonic() > self.retires_at
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         try:
@@ -190,9 +206,9 @@ class ConnectionPool:
             raise
 
     def release(self, connection: CatalogConnection) -> None:
-        """Give a connection back; one with an open transaction, or of a closed pool, is closed."""
+        """Give a connection back; one with an open transaction, a retired one, or of a closed pool, is closed."""
         with self._lock:
-            is_kept = not self._closed and _is_idle(connection)
+            is_kept = not self._closed and _is_usable(connection)
             if is_kept:
                 self._idle.append(connection)
         if not is_kept:
@@ -214,7 +230,7 @@ class ConnectionPool:
                 if not self._idle:
                     return None
                 connection = self._idle.pop()
-            if _answers(connection):
+            if not connection.is_retired and _answers(connection):
                 return connection
             connection.close()
 
@@ -229,6 +245,7 @@ class ConnectionPool:
         except psycopg.Error as error:
             raise connect_fault(error) from None
         connection.reply_seconds = self._reply_seconds
+        connection.retires_at = time.monotonic() + MAX_AGE_SECONDS
         connection.adapters.register_loader("timestamp", _TimestampLoader)
         connection.adapters.register_loader("timestamptz", _TimestampTzLoader)
         return connection
@@ -248,8 +265,8 @@ def _write_tls_files(connection: PostgresConnection, files: ExitStack, sslmode: 
     return paths
 
 
-def _is_idle(connection: CatalogConnection) -> bool:
-    return connection.info.transaction_status == pq.TransactionStatus.IDLE
+def _is_usable(connection: CatalogConnection) -> bool:
+    return connection.info.transaction_status == pq.TransactionStatus.IDLE and not connection.is_retired
 
 
 def _answers(connection: CatalogConnection) -> bool:

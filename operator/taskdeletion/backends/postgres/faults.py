@@ -35,6 +35,7 @@ _REFUSED = re.compile(
     r"authentication failed|no password supplied|pg_hba\.conf|role .* does not exist|not permitted to log in"
     r"|authentication method|no such user|SASL"
 )
+_NOT_WRITABLE = re.compile(r"session is read-only|server is in hot standby mode")
 _TLS = re.compile(r"\bSSL\b|\bTLS\b|certificate|private key")
 
 
@@ -77,6 +78,8 @@ def connect_fault(error: psycopg.Error) -> Fault:
         return Fault("waiting", reasons.AUTHENTICATION_FAILED, f"PostgreSQL refused the user or password: {text}")
     if _TLS.search(whole):
         return Fault("waiting", reasons.TLS_FAILED, f"no TLS connection to PostgreSQL: {text}")
+    if _NOT_WRITABLE.search(whole):
+        return Fault("waiting", reasons.READ_ONLY, f"of the servers in the url none can be written to: {text}")
     return Fault("waiting", reasons.UNAVAILABLE, f"PostgreSQL cannot be reached: {text}")
 
 

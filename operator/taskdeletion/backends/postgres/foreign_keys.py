@@ -11,6 +11,7 @@ from typing import Final, Literal
 from psycopg import sql
 
 from taskdeletion.backends.postgres.connection import CatalogConnection
+from taskdeletion.backends.postgres.identifiers import identifier
 from taskdeletion.backends.postgres.tables import CatalogTables, named
 
 Role = Literal["tasks", "steps"]
@@ -119,10 +120,10 @@ def _ask(connection: CatalogConnection, key: ForeignKey, task_ids: Collection[st
 
 def _build_query(key: ForeignKey) -> sql.Composed:
     pairs = [
-        sql.SQL("{} = {}").format(sql.Identifier("r", column), sql.Identifier("p", referred))
+        sql.SQL("{} = {}").format(identifier("r", column), identifier("p", referred))
         for column, referred in zip(key.columns, key.target_columns, strict=True)
     ]
-    referring = _REFERRING.format(source=sql.Identifier(*key.source), pairs=sql.SQL(" AND ").join(pairs))
+    referring = _REFERRING.format(source=identifier(*key.source), pairs=sql.SQL(" AND ").join(pairs))
     if key.source_role is not None:
         referring += _OF_ANOTHER_TASK
-    return _REFERRED.format(target=sql.Identifier(*key.target), named=named(sql.SQL("p.task_id")), referring=referring)
+    return _REFERRED.format(target=identifier(*key.target), named=named(sql.SQL("p.task_id")), referring=referring)

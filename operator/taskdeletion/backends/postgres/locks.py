@@ -5,16 +5,12 @@ Called by the claim, the mark and the deletion of records. One busy task must no
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final, LiteralString
 
 import psycopg
-from psycopg import sql
 
 from taskdeletion.backends.postgres.connection import CatalogConnection
-from taskdeletion.backends.postgres.tables import CatalogTables, TaskRows, named, read_rows
+from taskdeletion.backends.postgres.tables import CatalogTables, TaskRows, lock_and_read_rows, read_rows
 from taskdeletion.backends.postgres.transactions import WRITE, Transactions
-
-_LOCK: Final[LiteralString] = "SELECT t.task_id::text FROM {tasks} t WHERE {named} ORDER BY t.task_id FOR UPDATE OF t"
 
 
 @dataclass(frozen=True)
@@ -30,20 +26,23 @@ def lock_rows(
 ) -> Locked:
     """Lock the rows of these tasks at the start of a WRITE transaction. Raises psycopg.Error or Fault.
 
-    Locking and reading are two statements: the second one sees the steps, too, as they are once the lock is held.
+    The entries are those of the locked rows; whether a step is running they do not say.
     """
     try:
-        locked = _lock(connection, tables, task_ids, skip=False)
-        return Locked(read_rows(connection, tables, locked), frozenset())
+        return Locked(lock_and_read_rows(connection, tables, task_ids, skip=False), frozenset())
     except psycopg.errors.LockNotAvailable:
         transactions.begin_again(connection, WRITE)
-    locked = _lock(connection, tables, task_ids, skip=True)
-    found = read_rows(connection, tables, task_ids)
-    ours = {task_id: row for task_id, row in found.rows.items() if task_id in locked}
-    return Locked(TaskRows(ours, found.is_update_zoned), frozenset(found.rows.keys() - ours.keys()))
+    ours = lock_and_read_rows(connection, tables, task_ids, skip=True)
+    there = read_rows(connection, tables, task_ids).rows.keys()
+    return Locked(ours, frozenset(there - ours.rows.keys()))
 
 
-def _lock(connection: CatalogConnection, tables: CatalogTables, task_ids: Collection[str], *, skip: bool) -> set[str]:
-    query = sql.SQL(_LOCK + " SKIP LOCKED" if skip else _LOCK)
-    statement = query.format(tasks=tables.tasks, named=named(sql.SQL("t.task_id")))
-    return {str(task_id) for (task_id,) in connection.execute(statement, {"ids": list(task_ids)})}
+def lock_rows_and_steps(
+    transactions: Transactions, connection: CatalogConnection, tables: CatalogTables, task_ids: Collection[str]
+) -> Locked:
+    """The same, and the entries say whether a step is running, once no step can be added any more.
+
+    That takes another statement: the one that waited for the lock sees the steps as they were before.
+    """
+    locked = lock_rows(transactions, connection, tables, task_ids)
+    return Locked(read_rows(connection, tables, locked.found.rows.keys()), locked.row_locked)

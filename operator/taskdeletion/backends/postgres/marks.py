@@ -3,14 +3,15 @@
 Called by the workflow after the purge (DESIGN section 3, Mark). Touches only rows that are still what was claimed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from psycopg import sql
 
 from taskdeletion.backends.postgres.connection import CatalogConnection
+from taskdeletion.backends.postgres.lanes import work_in_lanes
 from taskdeletion.backends.postgres.locks import Locked, lock_rows
-from taskdeletion.backends.postgres.tables import CatalogTables, TaskRow, chunked, named, read_rows
+from taskdeletion.backends.postgres.tables import CatalogTables, TaskRow, chunked, named
 from taskdeletion.backends.postgres.transactions import WRITE, Transactions
 from taskdeletion.domain.catalog import CommitUnknown, Marks, Version
 
@@ -19,6 +20,7 @@ _UPDATE = sql.SQL(
     "UPDATE {tasks} t SET directory_exists = FALSE, updated_at = {now}"
     " WHERE {named} AND t.directory_exists IS DISTINCT FROM FALSE"
 )
+_FIND_MARKED = sql.SQL("SELECT t.task_id::text FROM {tasks} t WHERE {named} AND t.directory_exists IS FALSE")
 _NOW_WITH_ZONE = sql.SQL("now()")
 _NOW_IN_ZONE = sql.SQL("timezone(%(zone)s, now())")
 
@@ -27,14 +29,14 @@ def mark_rows(
     transactions: Transactions, tables: CatalogTables, versions: Mapping[str, Version], *, force: bool
 ) -> Marks:
     """Which rows are marked now; see PostgresCatalog.mark."""
-    marked: set[str] = set()
-    busy: set[str] = set()
-    for ids in chunked(versions, CHUNK):
+
+    def work(ids: list[str]) -> tuple[set[str], frozenset[str]]:
         chunk = {task_id: versions[task_id] for task_id in ids}
-        done, locked = _mark_chunk(transactions, tables, chunk, force=force)
-        marked |= done
-        busy |= locked
-    return Marks(frozenset(marked), frozenset(busy))
+        return _mark_chunk(transactions, tables, chunk, force=force)
+
+    done = work_in_lanes(work, list(chunked(versions, CHUNK)))
+    marked, busy = [marks for marks, _ in done], [locked for _, locked in done]
+    return Marks(frozenset().union(*marked), frozenset().union(*busy))
 
 
 def _mark_chunk(
@@ -65,13 +67,19 @@ def _update(
     rows = locked.found.rows
     current = {i for i, row in rows.items() if versions[i].matches(row.entry.version, force=force)}
     already = {i for i, row in rows.items() if _is_marked_run(row, versions[i], force=force)}
-    if current:
-        now = _NOW_WITH_ZONE if locked.found.is_update_zoned else _NOW_IN_ZONE
-        statement = _UPDATE.format(tasks=tables.tasks, named=named(sql.SQL("t.task_id")), now=now)
-        connection.execute(statement, {"ids": sorted(current), "zone": tables.time_zone})
-        after = read_rows(connection, tables, current).rows  # a trigger or rule may have kept the row as it was
-        current = {task_id for task_id in current if task_id in after and after[task_id].is_marked}
-    return current | already
+    return already | (_mark_and_look(connection, tables, current, locked) if current else set())
+
+
+def _mark_and_look(
+    connection: CatalogConnection, tables: CatalogTables, task_ids: Collection[str], locked: Locked
+) -> set[str]:
+    """Mark these rows; which of them have the mark then: a trigger or rule may have kept one as it was."""
+    now = _NOW_WITH_ZONE if locked.found.is_update_zoned else _NOW_IN_ZONE
+    names = {"tasks": tables.tasks, "named": named(sql.SQL("t.task_id"))}
+    parameters = {"ids": sorted(task_ids), "zone": tables.time_zone}
+    connection.execute(_UPDATE.format(**names, now=now), parameters)
+    found = connection.execute(_FIND_MARKED.format(**names), parameters).fetchall()
+    return {str(task_id) for (task_id,) in found}
 
 
 def _is_marked_run(row: TaskRow, version: Version, *, force: bool) -> bool:

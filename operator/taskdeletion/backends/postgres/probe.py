@@ -99,6 +99,8 @@ def _examine_privileges(connection: CatalogConnection, tables: CatalogTables) ->
 
 def _examine_mode(connection: CatalogConnection) -> list[Problem]:
     is_standby, is_read_only = connection.execute(_READ_ONLY).fetchone() or (False, False)
+    if is_standby or is_read_only:
+        connection.retire()  # a session that began before the change would never see it
     if is_standby:
         return [Problem(reasons.READ_ONLY, "the server is a standby; the url has to name the primary")]
     if is_read_only:

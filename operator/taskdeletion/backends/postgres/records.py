@@ -6,7 +6,7 @@ row that changed, nor one that rows of others refer to.
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from psycopg import sql
@@ -14,14 +14,17 @@ from psycopg import sql
 from taskdeletion.api import reasons
 from taskdeletion.backends.postgres.connection import CatalogConnection
 from taskdeletion.backends.postgres.foreign_keys import ForeignKey, find_references, read_foreign_keys
+from taskdeletion.backends.postgres.lanes import work_in_lanes
 from taskdeletion.backends.postgres.locks import Locked, lock_rows
-from taskdeletion.backends.postgres.tables import CatalogTables, chunked, named, read_rows
+from taskdeletion.backends.postgres.tables import CatalogTables, chunked, named
 from taskdeletion.backends.postgres.transactions import READ, WRITE, Transactions
 from taskdeletion.domain.catalog import CommitUnknown, Version
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.results import StepResult
 
-CHUNK: Final = 100
+CHUNK: Final = 500
+#: How long a part of a chunk waits for a lock that the whole chunk has waited for already.
+IMPATIENT_SECONDS: Final = 0.1
 RESOURCE: Final = "DatabaseRecords"
 # One statement, so that rows of the same task may refer to each other in either direction: the constraints are
 # checked when it has ended.
@@ -31,6 +34,10 @@ WITH gone_steps AS (DELETE FROM {steps} s WHERE {named_steps} RETURNING s.task_i
 SELECT task_id, count(*) FROM (SELECT task_id FROM gone_steps UNION ALL SELECT task_id FROM gone_tasks) gone
 GROUP BY task_id
 """)
+_FIND_LEFT = sql.SQL(
+    "SELECT t.task_id::text FROM {tasks} t WHERE {named_tasks}"
+    " UNION SELECT s.task_id::text FROM {steps} s WHERE {named_steps}"
+)
 _COUNT = sql.SQL(
     "SELECT t.task_id::text, 1 + (SELECT count(*) FROM {steps} s WHERE s.task_id = t.task_id)"
     " FROM {tasks} t WHERE {named_tasks}"
@@ -44,48 +51,82 @@ Results = dict[str, StepResult]
 
 @dataclass(frozen=True)
 class RecordDeletion:
-    """The deletion of the records of one request's tasks."""
+    """The deletion of the records of one request's tasks. `outage`: where one chunk waits in vain, all would."""
 
     transactions: Transactions
     tables: CatalogTables
     force: bool
+    outage: list[Fault] = field(default_factory=list)
 
     def delete(self, versions: Mapping[str, Version]) -> Results:
         """One result per task; see PostgresCatalog.delete_records."""
+
+        def work(ids: list[str]) -> Results:
+            return self._delete_whole({task_id: versions[task_id] for task_id in ids})
+
         results: Results = {}
-        outage: Fault | None = None
-        for ids in chunked(versions, CHUNK):
-            if outage is not None:
-                results |= _fail_all(ids, outage)
-                continue
-            chunk = {task_id: versions[task_id] for task_id in ids}
-            try:
-                results |= self._delete_chunk(chunk)
-            except Fault as fault:
-                outage = fault if fault.kind == "waiting" else None  # the next chunk would only wait for the same
-                results |= self._delete_singly(chunk, fault)
+        for found in work_in_lanes(work, list(chunked(versions, CHUNK))):
+            results |= found
         return results
 
-    def _delete_singly(self, versions: Mapping[str, Version], fault: Fault) -> Results:
-        """After a chunk failed: find the tasks it failed for, if the fault can be that of a single task."""
-        if len(versions) == 1 or fault.reason not in (reasons.FOREIGN_KEY_REFERENCES, reasons.ROW_LOCKED):
-            return _fail_all(versions, fault)
+    def _delete_whole(self, versions: Mapping[str, Version]) -> Results:
+        try:
+            return self._try_chunk(versions)
+        except Fault as fault:
+            return self._delete_halves(versions, fault)
+
+    def _try_chunk(self, versions: Mapping[str, Version]) -> Results:
+        if self.outage:
+            raise self.outage[0]
+        try:
+            return self._delete_chunk(versions)
+        except Fault as fault:
+            if fault.kind == "waiting":
+                self.outage.append(fault)
+            raise
+
+    def _delete_halves(self, versions: Mapping[str, Version], fault: Fault) -> Results:
+        """After a chunk failed: leave out the tasks that it failed for, found by halving it again and again.
+
+        Ends with `fault` for all that is left once that takes longer than a statement may: it is not about some tasks.
+        """
+        timeouts = self.transactions.timeouts
+        shorter = replace(timeouts, lock_seconds=min(IMPATIENT_SECONDS, timeouts.lock_seconds))
+        impatient = replace(self, transactions=replace(self.transactions, timeouts=shorter))
+        deadline = time.monotonic() + timeouts.statement_seconds
         results: Results = {}
-        deadline = time.monotonic() + self.transactions.timeouts.statement_seconds
-        for task_id, version in versions.items():
-            try:
-                if time.monotonic() > deadline:  # a lock on the whole table
-                    raise fault
-                results |= self._delete_chunk({task_id: version})
-            except Fault as own:
-                results |= _fail_all([task_id], own)
+        parts = [(versions, fault)]
+        while parts:
+            part, why = parts.pop()
+            if len(part) == 1 or why.kind == "waiting" or time.monotonic() > deadline:
+                results |= _fail_all(part, why)
+                continue
+            for half in _halves(part):
+                try:
+                    results |= impatient._try_chunk(half)
+                except Fault as own:
+                    parts.append((half, own))
         return results
 
     def _delete_chunk(self, versions: Mapping[str, Version]) -> Results:
+        """Delete in one transaction; where no reply came to its COMMIT, do it once more, and see what is gone."""
+        before: Results = {}
+
+        def work(connection: CatalogConnection) -> Results:
+            results = self._work(connection, versions)
+            before.clear()
+            before.update(results)
+            return results
+
         try:
-            return self.transactions.run(lambda connection: self._work(connection, versions), mode=WRITE)
+            return self.transactions.run(work, mode=WRITE)
+        except CommitUnknown:
+            pass
+        try:
+            again = self.transactions.run(lambda connection: self._work(connection, versions), mode=WRITE)
         except CommitUnknown as unknown:
-            return self._look_again(versions, unknown.fault)
+            raise unknown.fault from None
+        return {task_id: _settle(before[task_id], result) for task_id, result in again.items()}
 
     def _work(self, connection: CatalogConnection, versions: Mapping[str, Version]) -> Results:
         locked = lock_rows(self.transactions, connection, self.tables, versions)
@@ -127,23 +168,14 @@ class RecordDeletion:
     def _delete_rows(self, connection: CatalogConnection, task_ids: Collection[str]) -> Results:
         if not task_ids:
             return {}
-        rows = connection.execute(_format(_DELETE, self.tables), {"ids": sorted(task_ids)})
+        ids = {"ids": sorted(task_ids)}
+        rows = connection.execute(_format(_DELETE, self.tables), ids)
         counts = {str(task_id): int(count) for task_id, count in rows}
-        if read_rows(connection, self.tables, task_ids).rows:
+        if connection.execute(_format(_FIND_LEFT, self.tables), ids).fetchone() is not None:
             # Raised inside the transaction: it is rolled back, and the steps stay with their tasks.
             message = "the database kept rows that were to be deleted: a trigger or rule stands in the way"
             raise Fault("permanent", reasons.DATABASE_ERROR, message)
         return {i: StepResult(i, RESOURCE, "Deleted", count=counts.get(i, 0)) for i in task_ids}
-
-    def _look_again(self, versions: Mapping[str, Version], fault: Fault) -> Results:
-        """After a COMMIT without a reply: a row that is gone went with its steps, in that transaction or another."""
-        left = self.transactions.run(lambda c: read_rows(c, self.tables, versions), mode=READ).rows
-        return {
-            task_id: StepResult.failed(task_id, RESOURCE, fault)
-            if task_id in left
-            else StepResult(task_id, RESOURCE, "Deleted", count=1, at_least=True)
-            for task_id in versions
-        }
 
 
 def count_rows(transactions: Transactions, tables: CatalogTables, task_ids: Collection[str]) -> dict[str, int]:
@@ -166,6 +198,18 @@ def _format(statement: sql.SQL, tables: CatalogTables) -> sql.Composed:
         named_tasks=named(sql.SQL("t.task_id")),
         named_steps=named(sql.SQL("s.task_id")),
     )
+
+
+def _halves(versions: Mapping[str, Version]) -> tuple[Mapping[str, Version], Mapping[str, Version]]:
+    items, middle = list(versions.items()), len(versions) // 2
+    return dict(items[:middle]), dict(items[middle:])
+
+
+def _settle(first: StepResult, second: StepResult) -> StepResult:
+    """The result of a deletion that was done again because nobody answered whether it was committed."""
+    if first.outcome == "Deleted" and second.reason == reasons.ABSENT:
+        return replace(first, at_least=True)
+    return second
 
 
 def _fail_all(task_ids: Collection[str], fault: Fault) -> Results:

@@ -5,9 +5,10 @@ the role or a pooler (TimeZone, DateStyle) can change the version of a task.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, tzinfo
 from functools import cached_property
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -16,8 +17,10 @@ from psycopg import sql
 
 from taskdeletion.api import reasons
 from taskdeletion.backends.postgres.connection import CatalogConnection
+from taskdeletion.backends.postgres.identifiers import identifier
 from taskdeletion.domain.catalog import CatalogEntry, Version
 from taskdeletion.domain.faults import Fault
+from taskdeletion.domain.table_names import parse_table_name
 
 TASK_COLUMNS: Final = ("task_id", "status", "created_at", "updated_at", "directory_exists")
 STEP_COLUMNS: Final = ("task_id", "status")
@@ -25,42 +28,50 @@ LONGEST_WORD: Final = 100
 _TIMESTAMPTZ_OID: Final = 1184
 _STEP_RUNS: Final = "a step of the task is running"
 
-_SELECT_TASKS = sql.SQL(
-    "SELECT t.task_id::text, t.status::text, t.created_at, t.updated_at, t.directory_exists,"
-    " EXISTS (SELECT 1 FROM {steps} s WHERE s.task_id = t.task_id AND s.status::text = ANY(%(running)s::text[]))"
+_SELECT = sql.SQL(
+    "SELECT t.task_id::text, t.status::text, t.created_at, t.updated_at, t.directory_exists, {has_running_step}"
     " FROM {tasks} t WHERE {named}"
 )
+_HAS_RUNNING_STEP = sql.SQL(
+    "EXISTS (SELECT 1 FROM {steps} s WHERE s.task_id = t.task_id AND s.status::text = ANY(%(running)s::text[]))"
+)
+_LOCKED = {False: sql.SQL(" ORDER BY t.task_id FOR UPDATE OF t"), True: sql.SQL(" FOR UPDATE OF t SKIP LOCKED")}
 
 
 @dataclass(frozen=True)
 class CatalogTables:
-    """Names of the tables (schema-qualified or not, exact case), the zone of columns without one, the running words."""
+    """Names of the tables, the zone of columns without one, the running words.
+
+    A name is schema-qualified or not, in exact case, in double quotes where it needs them (`table_names`). The
+    properties raise Fault (waiting, StoreInvalid) for one that is none.
+    """
 
     tasks_table: str
     steps_table: str
     time_zone: str
     running_step_statuses: tuple[str, ...]
 
-    @property
+    @cached_property
     def tasks(self) -> sql.Identifier:
-        """The table of the tasks, for a statement."""
-        return sql.Identifier(*self.tasks_table.split("."))
-
-    @property
-    def steps(self) -> sql.Identifier:
-        """The table of the steps, for a statement."""
-        return sql.Identifier(*self.steps_table.split("."))
-
-    @property
-    def quoted_names(self) -> dict[str, str]:
-        """Parameters `tasks` and `steps` for to_regclass."""
-        return {"tasks": self.tasks.as_string(), "steps": self.steps.as_string()}
+        """The table of the tasks, for a statement with parameters."""
+        return identifier(*parse_table_name(self.tasks_table))
 
     @cached_property
-    def zone(self) -> ZoneInfo:
+    def steps(self) -> sql.Identifier:
+        """The table of the steps, for a statement with parameters."""
+        return identifier(*parse_table_name(self.steps_table))
+
+    @cached_property
+    def quoted_names(self) -> dict[str, str]:
+        """Parameters `tasks` and `steps` for to_regclass."""
+        names = {"tasks": self.tasks_table, "steps": self.steps_table}
+        return {role: sql.Identifier(*parse_table_name(name)).as_string() for role, name in names.items()}
+
+    @cached_property
+    def zone(self) -> tzinfo:
         """The zone of `timestamp` columns. Raises Fault (waiting, StoreInvalid)."""
         try:
-            return ZoneInfo(self.time_zone)
+            return UTC if self.time_zone == "UTC" else ZoneInfo(self.time_zone)  # the usual one, and much faster so
         except (KeyError, ValueError, OSError):
             message = f"spec.catalog.postgres.timeZone: {self.time_zone!r} is not a time zone"
             raise Fault("waiting", reasons.STORE_INVALID, message) from None
@@ -105,19 +116,35 @@ def chunked(task_ids: Collection[str], size: int) -> Iterator[list[str]]:
 
 def read_rows(connection: CatalogConnection, tables: CatalogTables, task_ids: Collection[str]) -> TaskRows:
     """The rows of these tasks; ids without a row are left out. Raises psycopg.Error or Fault."""
-    query = _SELECT_TASKS.format(tasks=tables.tasks, steps=tables.steps, named=named(sql.SQL("t.task_id")))
+    running = _HAS_RUNNING_STEP.format(steps=tables.steps)
+    return _fetch(connection, tables, task_ids, _select(tables, has_running_step=running))
+
+
+def lock_and_read_rows(
+    connection: CatalogConnection, tables: CatalogTables, task_ids: Collection[str], *, skip: bool
+) -> TaskRows:
+    """The rows of these tasks as they are once they are locked, in order of id; of the steps nothing is known.
+
+    `skip`: leave out those that somebody else holds, instead of waiting. Raises psycopg.Error or Fault.
+    """
+    return _fetch(connection, tables, task_ids, _select(tables, has_running_step=sql.SQL("FALSE")) + _LOCKED[skip])
+
+
+def _select(tables: CatalogTables, *, has_running_step: sql.Composable) -> sql.Composed:
+    return _SELECT.format(tasks=tables.tasks, named=named(sql.SQL("t.task_id")), has_running_step=has_running_step)
+
+
+def _fetch(
+    connection: CatalogConnection, tables: CatalogTables, task_ids: Collection[str], query: sql.Composed
+) -> TaskRows:
     parameters = {"ids": list(task_ids), "running": list(tables.running_step_statuses)}
     with connection.cursor(binary=True) as cursor:
-        cursor.execute(query, parameters)
-        rows: dict[str, TaskRow] = {}
-        for values in cursor:
-            row = _build_row(values, tables)
-            if row.entry.task_id in rows:
-                raise _schema_fault(
-                    tables, f"has several rows for the task {row.entry.task_id}; task_id must be unique"
-                )
-            rows[row.entry.task_id] = row
+        found = cursor.execute(query, parameters).fetchall()
         is_zoned = cursor.description is not None and cursor.description[3].type_code == _TIMESTAMPTZ_OID
+    rows = {row.entry.task_id: row for row in (_build_row(values, tables) for values in found)}
+    if len(rows) < len(found):
+        twice, _ = Counter(str(task_id) for task_id, *_ in found).most_common(1)[0]
+        raise _schema_fault(tables, f"has several rows for the task {twice}; task_id must be unique")
     return TaskRows(rows, is_zoned)
 
 

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import pq, sql
 
 from taskdeletion.backends.postgres.connection import CatalogConnection, ConnectionPool, Timeouts
-from taskdeletion.backends.postgres.faults import fault_of, is_away, is_worth_another_try
+from taskdeletion.backends.postgres.faults import RETRIED, fault_of, is_away, is_worth_another_try
 from taskdeletion.domain.catalog import CommitUnknown
 from taskdeletion.domain.faults import Fault
 
@@ -23,6 +23,18 @@ READ: Final[LiteralString] = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 #: "READ WRITE": that would override a read-only mode that an administrator has set.
 WRITE: Final[LiteralString] = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _ATTEMPTS: Final = 3
+_FORGET: Final = sql.SQL(
+    "SET LOCAL search_path TO DEFAULT; SET LOCAL lock_timeout TO DEFAULT; SET LOCAL statement_timeout TO DEFAULT;"
+    " SET LOCAL idle_in_transaction_session_timeout TO DEFAULT"
+)
+# current_setting has a unit ("30s"), and 0 where there is no limit.
+_LIMIT: Final = sql.SQL("""
+SELECT pg_catalog.set_config(name, least(own, theirs)::text, TRUE)
+FROM (VALUES ('lock_timeout', {lock}), ('statement_timeout', {statement}),
+             ('idle_in_transaction_session_timeout', {idle})) AS limits(name, own),
+     LATERAL (SELECT nullif(extract(epoch FROM pg_catalog.current_setting(name)::interval) * 1000, 0)::integer)
+         AS set_before(theirs)
+""")
 
 
 @dataclass(frozen=True)
@@ -37,14 +49,21 @@ class Transactions:
 
         `work` may be called again with a new transaction: it must have no effect outside of it.
         """
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            try:
+                return self._run_once(work, mode)
+            except psycopg.Error as error:  # the COMMIT was refused, and everything rolled back
+                if not (attempts_left and error.sqlstate in RETRIED):
+                    raise fault_of(error) from None
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _run_once(self, work: Callable[[CatalogConnection], T], mode: LiteralString) -> T:
         connection, result = self.open(work, mode=mode)
         try:
             if mode is READ:
                 roll_back(connection)
             else:
                 commit(connection)
-        except psycopg.Error as error:
-            raise fault_of(error) from None
         finally:
             self.pool.release(connection)
         return result
@@ -67,24 +86,28 @@ class Transactions:
         try:
             self.begin(connection, mode)
             return connection, work(connection)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+                connection.retire()
             roll_back(connection)
             self.pool.release(connection)
             raise
 
     def begin(self, connection: CatalogConnection, mode: LiteralString) -> None:
-        """Begin a transaction in which locks, statements and idleness are limited (one round trip)."""
-        limits = (
-            ("lock_timeout", self.timeouts.lock_seconds),
-            ("statement_timeout", self.timeouts.statement_seconds),
-            ("idle_in_transaction_session_timeout", self.timeouts.idle_seconds),
-        )
-        settings = [
-            sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(name), sql.Literal(max(1, round(seconds * 1000))))
-            for name, seconds in limits
-        ]
+        """Begin a transaction in which locks, statements and idleness are limited (one round trip).
+
+        A lower limit that an administrator has set for the role, the database or the server stays; what another
+        client of a pooler has left in the session does not.
+        """
+        limits = {
+            "lock": self.timeouts.lock_seconds,
+            "statement": self.timeouts.statement_seconds,
+            "idle": self.timeouts.idle_seconds,
+        }
+        milliseconds = {name: sql.Literal(max(1, round(seconds * 1000))) for name, seconds in limits.items()}
         # A policy that would hide rows becomes an error: what cannot be seen must not look finished, or absent.
-        connection.execute(sql.SQL("; ").join([sql.SQL(mode), *settings, sql.SQL("SET LOCAL row_security = off")]))
+        parts = [sql.SQL(mode), _FORGET, _LIMIT.format(**milliseconds), sql.SQL("SET LOCAL row_security = off")]
+        connection.execute(sql.SQL("; ").join(parts))
 
     def begin_again(self, connection: CatalogConnection, mode: LiteralString) -> None:
         """Drop the transaction and all its locks, and begin another one."""
