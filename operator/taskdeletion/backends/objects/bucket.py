@@ -1,217 +1,186 @@
-"""Deletes and looks in one bucket: the objects, versions, delete markers and unfinished uploads of a task.
+"""The requests to one bucket: list, delete, look at locks, abort uploads. Every error becomes a Fault.
 
-Called by executors, in threads. It deletes what stands under the exact prefixes of a task that was named. It never
-bypasses an object lock, never decides whether a task may go, and its messages hold no object names.
+Called by `objects.py`, in threads. It sends what it is told to, never bypasses an object lock, and decides nothing.
 """
 
-import re
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+import hashlib
+from base64 import b64encode
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any, TypeVar
-from uuid import uuid4
 from xml.etree.ElementTree import ParseError
 
-from minio.datatypes import Object, Upload
-from minio.deleteobjects import DeleteError, DeleteObject
+from minio import Minio
 from minio.error import MinioException, S3Error
-from urllib3.exceptions import (
-    HTTPError,
-)
+from urllib3.exceptions import HTTPError
 
 from taskdeletion.api import reasons
-from taskdeletion.backends.objects.connection import ObjectConnection, build_client, build_pool, require_bucket_name
+from taskdeletion.backends.objects.batches import Refusal, build_batch, parse_refusals
 from taskdeletion.backends.objects.faults import (
     CODES_OF_ABSENCE,
     CODES_OF_DENIAL,
     CODES_OF_MISSING_FEATURE,
-    CODES_OF_REFUSAL,
-    LOCK_MESSAGE,
+    CODES_OF_NO_LOCK,
     fault_of,
-    fault_of_code,
 )
-from taskdeletion.backends.objects.purge import Batch, Purge
+from taskdeletion.backends.objects.listing import (
+    CARRIED_BY_XML,
+    Listed,
+    Page,
+    Upload,
+    UploadPage,
+    parse_objects,
+    parse_uploads,
+)
 from taskdeletion.domain.faults import Fault
-from taskdeletion.domain.prefixes import build_nobodys_prefix, build_prefix, require_prefix_template
-from taskdeletion.domain.results import Guard, Halt, Problem, StepResult
 
-BATCH_SIZE = 500
-MAX_PASSES = 5
-
-#: What XML 1.0 carries unchanged. A carriage return would arrive as a line feed: as the name of another object.
-_CARRIED_BY_XML = re.compile("[\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
-
+PAGE_SIZE = 1000
+#: They keep names in one flat index. MinIO keeps objects as files: one of them may hide what lies below its name, and
+#: it lists uploads of a whole name or a whole bucket only. Others are taken for its like.
+_FLAT_SERVERS = ("AmazonS3", "SeaweedFS")
 
 Answer = TypeVar("Answer")
+Parameters = dict[str, str | list[str] | tuple[str]]
 
 
-class Objects:
-    """The objects of the tasks of one store. Safe for many threads; they share `threads` that send batches."""
+class Bucket:
+    """One bucket of a server. Safe for many threads."""
 
-    def __init__(
-        self,
-        connection: ObjectConnection,
-        bucket: str,
-        prefixes: Sequence[str],
-        *,
-        timeout_seconds: float = 20.0,
-        threads: int = 4,
-    ) -> None:
-        """Raises Fault (waiting) for an unusable Secret or bucket name, ValueError for an unsafe prefix."""
-        self._templates = [require_prefix_template(template) for template in prefixes]
-        self._bucket = require_bucket_name(bucket)
-        self._pool = build_pool(connection, timeout_seconds=timeout_seconds, size=threads + 4)
-        self._client = build_client(connection, self._pool)
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="objects")
-        self._threads = threads
+    def __init__(self, client: Minio, name: str) -> None:
+        self._client = client
+        self._name = name
+        self._is_flat = False
 
-    def purge(self, task_id: str, *, delete: bool, guard: Guard, halt: Halt) -> StepResult:
-        """Delete (or, without `delete`, count) all objects of one task, until a pass finds none.
+    def is_versioned(self) -> bool:
+        """Whether old versions may exist. Where the server does not let us know, they may."""
 
-        Deleted, WouldDelete, Skipped (Absent), Retained (object lock) or Failed; a failure keeps the counts of what
-        went before. `guard` is asked directly before every batch, in several threads; `halt` between batches.
-        """
-        purge = Purge(task_id, delete=delete, guard=guard, halt=halt)
+        def has_status() -> bool:
+            return bool(self._client.get_bucket_versioning(self._name).status)
+
+        def is_known_or_denied() -> bool:
+            return self._ask_or(True, CODES_OF_DENIAL, has_status)
+
+        return self._ask_or(False, CODES_OF_MISSING_FEATURE, is_known_or_denied)
+
+    def has_locks(self) -> bool:
+        """Whether versions may be locked. Where the server does not let us know, they may."""
+
+        def has_config() -> bool:
+            return self._client.get_object_lock_config(self._name) is not None
+
+        def is_known_or_denied() -> bool:
+            return self._ask_or(True, CODES_OF_DENIAL, has_config)
+
+        return self._ask_or(False, CODES_OF_NO_LOCK | CODES_OF_MISSING_FEATURE, is_known_or_denied)
+
+    def pages(self, prefix: str, *, versioned: bool) -> Iterator[Page]:
+        """Everything under a prefix: objects, or all versions and delete markers. Fault for what lies elsewhere."""
+        following: Mapping[str, str] | None = {}
+        while following is not None:
+            page = self._page({"prefix": prefix, "max-keys": str(PAGE_SIZE), **following}, versioned=versioned)
+            _require_under(prefix, page.objects)
+            _require_advance(following, page.following)
+            yield page
+            following = page.following
+
+    def is_hidden_below(self, name: str, *, versioned: bool) -> bool:
+        """Whether there is an object `name`, and the server may be one that lists nothing below it."""
+        page = self._page({"prefix": name, "delimiter": "/", "max-keys": "1"}, versioned=versioned)
+        return not self._is_flat and any(one.name == name for one in page.objects)
+
+    def delete(self, objects: Sequence[Listed]) -> list[Refusal]:
+        """Delete exactly these objects or versions; why single ones were not deleted."""
+        carried = [one for one in objects if CARRIED_BY_XML.fullmatch(one.name)]
+        refusals = self._delete_many(carried) if carried else []
+        if len(carried) == len(objects):
+            return refusals
+        others = (one for one in objects if not CARRIED_BY_XML.fullmatch(one.name))
+        return refusals + [refusal for one in others if (refusal := self._delete_one(one)) is not None]
+
+    def is_locked(self, name: str, version_id: str | None) -> bool | None:
+        """Whether a retention or a legal hold is on a version; None where we may not look."""
+        tolerated = CODES_OF_NO_LOCK | CODES_OF_ABSENCE
         try:
-            self._repeat(purge)
-        except Fault as fault:
-            purge.fault = purge.fault or fault
-        return purge.result()
+            retention = self._ask_or(None, tolerated, self._client.get_object_retention, self._name, name, version_id)
+            if retention is not None and retention.retain_until_date > datetime.now(UTC):
+                return True
+            has_hold = self._client.is_object_legal_hold_enabled
+            return bool(self._ask_or(False, tolerated, has_hold, self._name, name, version_id))
+        except Fault:
+            return None
 
-    def has_rest(self, task_id: str) -> bool:
-        """Whether anything stands under the prefixes of a task, locked or not. Raises Fault."""
-        self._require_unhidden(task_id)
-        versioned = self._is_versioned()
-        return any(
-            next(self._list(prefix, versioned=versioned), None) is not None or self._uploads(prefix)
-            for prefix in self._prefixes(task_id)
-        )
+    def uploads(self, prefix: str) -> Iterator[UploadPage]:
+        """The uploads under a prefix that were begun and never completed, page by page."""
+        is_empty = True
+        for page in self._upload_pages(prefix, tolerated=CODES_OF_MISSING_FEATURE):
+            is_empty = is_empty and not page.uploads and not page.unnamed
+            yield page
+        if is_empty and not self._is_flat:  # such a server may answer a prefix with nothing
+            yield from self._upload_pages("", tolerated=CODES_OF_MISSING_FEATURE | CODES_OF_DENIAL, under=prefix)
 
-    def probe(self) -> Problem | None:
-        """What stands in the way of a purge: reachable, authorised, bucket there, may list and delete.
+    def abort(self, upload: Upload) -> None:
+        """Abort an upload; that it is gone is as good."""
+        abort = self._client._abort_multipart_upload  # private in minio-py, which has no public way
+        self._ask_or(None, CODES_OF_ABSENCE, abort, self._name, upload.name, upload.upload_id)
 
-        Deletes nothing: it names an object that cannot exist, and on a versioned bucket one version of it, because
-        a delete without a version would write a delete marker.
-        """
+    # --- one request --------------------------------------------------------------------------------------------------
+
+    def _page(self, query: Mapping[str, str], *, versioned: bool) -> Page:
+        # An empty delimiter is sent on purpose: policies may ask for it.
+        kind = {"versions": ""} if versioned else {"list-type": "2"}
+        query = {"delimiter": "", "encoding-type": "url", **kind, **query}
+        return self._ask(lambda: parse_objects(self._get(query), versioned=versioned))
+
+    def _get(self, query: Mapping[str, str]) -> bytes:
+        parameters: Parameters = {**query}
+        response = self._client._execute("GET", self._name, query_params=parameters)
+        self._is_flat = response.headers.get("Server", "").startswith(_FLAT_SERVERS)
+        body: bytes = response.data
+        return body
+
+    def _delete_many(self, objects: Sequence[Listed]) -> list[Refusal]:
+        body = build_batch(objects)
+        digest = hashlib.md5(body, usedforsecurity=False).digest()  # S3 asks for it with this request
+        headers: Parameters = {"Content-MD5": b64encode(digest).decode()}
+        query: Parameters = {"delete": ""}
+
+        def post() -> list[Refusal]:
+            answer = self._client._execute("POST", self._name, body=body, headers=headers, query_params=query)
+            return parse_refusals(answer.data)
+
+        return self._ask(post)
+
+    def _delete_one(self, one: Listed) -> Refusal | None:
         try:
-            versioned = self._is_versioned()
-            for template in self._templates:
-                self._try_out(build_nobodys_prefix(template, uuid4().hex), versioned=versioned)
+            self._ask(self._client.remove_object, self._name, one.name, one.version_id)
         except Fault as fault:
-            return Problem(fault.reason, fault.message)
+            if isinstance(fault.__cause__, S3Error):
+                return Refusal(fault.__cause__.code or "", fault.__cause__.message or "", one.name, one.version_id)
+            raise
         return None
 
-    def close(self) -> None:
-        """Wait for batches on their way, then close all connections."""
-        self._executor.shutdown()
-        self._pool.clear()
+    def _upload_pages(self, prefix: str, *, tolerated: Collection[str], under: str = "") -> Iterator[UploadPage]:
+        following: Mapping[str, str] | None = {}
+        while following is not None:
+            query = {"uploads": "", "prefix": prefix, "delimiter": "", "max-uploads": str(PAGE_SIZE), **following}
+            page = self._ask_or(UploadPage([], [], None), tolerated, self._upload_page, query)
+            _require_advance(following, page.following)
+            yield _only_under(under or prefix, page)
+            following = page.following
 
-    def _prefixes(self, task_id: str) -> list[str]:
-        """The exact prefixes of a task, without those inside another one: their objects would count twice."""
-        prefixes = sorted({build_prefix(template, task_id) for template in self._templates})
-        return [one for one in prefixes if not any(one != other and one.startswith(other) for other in prefixes)]
+    def _upload_page(self, query: Mapping[str, str]) -> UploadPage:
+        """Names as they stand in the answer, since SeaweedFS says that it encoded them and did not.
 
-    def _try_out(self, prefix: str, *, versioned: bool) -> None:
-        next(self._list(prefix, versioned=versioned), None)
-        self._uploads(prefix)
-        nobody = DeleteObject(f"{prefix}object", "null" if versioned else None)
-        for error in self._delete_many([nobody]):
-            if error.code not in CODES_OF_ABSENCE:
-                raise fault_of_code(error.code)
-
-    # --- a purge --------------------------------------------------------------------------------------------------
-
-    def _repeat(self, purge: Purge) -> None:
-        for _ in range(MAX_PASSES):
-            purge.begin_pass()
-            versioned = self._is_versioned()
-            for prefix in self._prefixes(purge.task_id):
-                self._purge_prefix(purge, prefix, versioned=versioned)
-            if not purge.delete or not purge.has_found:
-                self._require_unhidden(purge.task_id)
-                return
-        message = f"objects were still being written after {MAX_PASSES} passes"
-        purge.fault = Fault("retriable", reasons.STILL_WRITTEN, message)
-
-    def _require_unhidden(self, task_id: str) -> None:
-        """An empty listing is no proof where an object has the prefix's own name without the slash.
-
-        MinIO keeps objects as files: below an object of that name it lists nothing, although the objects are there.
+        Only where that cannot be read, the server is asked to encode them; AWS and MinIO do.
         """
-        for prefix in self._prefixes(task_id):
-            name = prefix.rstrip("/")
-            first = self._ask(next, self._client.list_objects(self._bucket, name, recursive=False), None)
-            if first is not None and first.object_name == name:
-                message = f"an object is named like prefix {name}/ without the slash, and may hide what lies below it"
-                raise Fault("permanent", reasons.NOT_EMPTY, f"{message}; move it away, then try again")
-
-    def _purge_prefix(self, purge: Purge, prefix: str, *, versioned: bool) -> None:
-        pending: deque[Future[Batch]] = deque()
         try:
-            for objects in _chunks(self._list(prefix, versioned=versioned), BATCH_SIZE):
-                purge.check()
-                pending.append(self._executor.submit(self._purge_batch, purge, objects))
-                if len(pending) > self._threads:
-                    purge.add(pending.popleft().result())
-        finally:
-            wait(pending)
-            for future in pending:
-                purge.add(future.result())
-        purge.check()
-        self._abort_uploads(purge, prefix)
-
-    def _purge_batch(self, purge: Purge, objects: Sequence[Object]) -> Batch:
-        """One batch, in a thread of the executor. A fault is part of what it returns: others are on their way."""
-        batch = Batch(found=len(objects), count=len(objects), bytes=sum(_size(one) for one in objects))
-        if not purge.delete:
-            return batch
-        try:
-            purge.ask_guard()
-        except Fault as fault:
-            return Batch(found=len(objects), fault=fault)
-        try:
-            errors = self._delete(objects)
-        except Fault as fault:
-            return Batch(found=len(objects), fault=fault, unsure=True)
-        return self._judge(batch, objects, errors) if errors else batch
-
-    def _judge(self, batch: Batch, objects: Sequence[Object], errors: Sequence[DeleteError]) -> Batch:
-        """Take the errors of single objects out of the counts, and say what they mean."""
-        sizes = {(one.object_name, one.version_id): _size(one) for one in objects}
-        batch.count -= len(errors)
-        batch.bytes -= sum(sizes.get((error.name, error.version_id or None), 0) for error in errors)
-        for (code, message), number in Counter((error.code, error.message) for error in errors).items():
-            sample = next(error for error in errors if (error.code, error.message) == (code, message))
-            if code in CODES_OF_ABSENCE:
-                continue
-            if code in CODES_OF_REFUSAL and self._is_locked(sample):
-                batch.retained += number
-            else:
-                batch.fault = batch.fault or fault_of_code(code)
-        return batch
-
-    def _is_locked(self, refused: DeleteError) -> bool:
-        """Whether a lock is why the server refused; where we may not look at the lock, its message tells."""
-        name, version_id = refused.name or "", refused.version_id
-        try:
-            if self._ask(self._client.is_object_legal_hold_enabled, self._bucket, name, version_id):
-                return True
-            retention = self._ask(self._client.get_object_retention, self._bucket, name, version_id)
-        except Fault:
-            return LOCK_MESSAGE.search(refused.message or "") is not None
-        return retention is not None and retention.retain_until_date > datetime.now(UTC)
-
-    def _abort_uploads(self, purge: Purge, prefix: str) -> None:
-        for upload in self._uploads(prefix):
-            purge.check()
-            if purge.delete:
-                purge.ask_guard()
-                self._abort_upload(upload)
-            purge.uploads += 1
-
-    # --- requests -------------------------------------------------------------------------------------------------
+            plain = parse_uploads(self._get(query), is_encoded=False)
+        except ParseError:
+            return parse_uploads(self._get({**query, "encoding-type": "url"}), is_encoded=True)
+        if not plain.unnamed:
+            return plain
+        encoded = parse_uploads(self._get({**query, "encoding-type": "url"}), is_encoded=True)
+        return plain if encoded.unnamed else encoded
 
     def _ask(self, request: Callable[..., Answer], *arguments: Any) -> Answer:
         """Send one request; what goes wrong becomes a Fault."""
@@ -231,75 +200,19 @@ class Objects:
                 return default
             raise
 
-    def _is_versioned(self) -> bool:
-        """Whether old versions may exist. Where the server does not let us know, they may."""
 
-        def has_status() -> bool:
-            return bool(self._client.get_bucket_versioning(self._bucket).status)
-
-        def is_known_or_denied() -> bool:
-            return self._ask_or(True, CODES_OF_DENIAL, has_status)
-
-        return self._ask_or(False, CODES_OF_MISSING_FEATURE, is_known_or_denied)
-
-    def _list(self, prefix: str, *, versioned: bool) -> Iterator[Object]:
-        """Everything under a prefix, page by page: objects, or all versions and delete markers."""
-        listing = self._client.list_objects(self._bucket, prefix, recursive=True, include_version=versioned)
-        while (found := self._ask(next, listing, None)) is not None:
-            yield _require_under(prefix, found)
-
-    def _delete(self, objects: Sequence[Object]) -> list[DeleteError]:
-        """Delete exactly these objects or versions; the errors of single ones."""
-        names = [DeleteObject(one.object_name or "", one.version_id) for one in objects]
-        errors = self._delete_many([one for one in names if _CARRIED_BY_XML.fullmatch(one.name)])
-        others = (one for one in names if not _CARRIED_BY_XML.fullmatch(one.name))
-        return errors + [error for one in others if (error := self._delete_one(one)) is not None]
-
-    def _delete_many(self, names: Sequence[DeleteObject]) -> list[DeleteError]:
-        # remove_objects is lazy: without list() it would delete nothing (minio-py#1256).
-        return self._ask(lambda: list(self._client.remove_objects(self._bucket, names)))
-
-    def _delete_one(self, one: DeleteObject) -> DeleteError | None:
-        try:
-            self._ask(self._client.remove_object, self._bucket, one.name, one.version_id)
-        except Fault as fault:
-            if isinstance(fault.__cause__, S3Error):
-                return DeleteError(fault.__cause__.code or "", fault.__cause__.message, one.name, one.version_id)
-            raise
-        return None
-
-    def _uploads(self, prefix: str) -> list[Upload]:
-        """A page of the uploads under a prefix that were begun and never completed."""
-        found = self._list_uploads(prefix, tolerated=CODES_OF_MISSING_FEATURE)
-        if found:
-            return [one for one in found if one.object_name.startswith(prefix)]
-        # MinIO lists uploads for a whole object name or a whole bucket only, and answers a prefix with nothing.
-        found = self._list_uploads("", tolerated=CODES_OF_MISSING_FEATURE | CODES_OF_DENIAL)
-        return [one for one in found if one.object_name.startswith(prefix)]
-
-    def _list_uploads(self, prefix: str, *, tolerated: Collection[str]) -> list[Upload]:
-        # The two methods for uploads are private in minio-py, and there are no public ones.
-        def page() -> list[Upload]:
-            return self._client._list_multipart_uploads(self._bucket, prefix=prefix).uploads
-
-        return self._ask_or([], tolerated, page)
-
-    def _abort_upload(self, upload: Upload) -> None:
-        abort = self._client._abort_multipart_upload
-        self._ask_or(None, CODES_OF_ABSENCE, abort, self._bucket, upload.object_name, upload.upload_id or "")
-
-
-def _size(one: Object) -> int:
-    return 0 if one.is_delete_marker else one.size or 0
-
-
-def _chunks(objects: Iterator[Object], size: int) -> Iterator[list[Object]]:
-    while chunk := list(islice(objects, size)):
-        yield chunk
-
-
-def _require_under(prefix: str, found: Object) -> Object:
-    if not (found.object_name or "").startswith(prefix):
+def _require_under(prefix: str, objects: Sequence[Listed]) -> None:
+    if not all(one.name.startswith(prefix) for one in objects):
         message = "the server listed objects outside the prefix that was asked for; they are left alone"
         raise Fault("permanent", reasons.SERVER_ERROR, message)
-    return found
+
+
+def _require_advance(before: Mapping[str, str] | None, after: Mapping[str, str] | None) -> None:
+    if before and before == after:
+        raise Fault("retriable", reasons.SERVER_ERROR, "the server's listing goes round in circles")
+
+
+def _only_under(prefix: str, page: UploadPage) -> UploadPage:
+    """Without the uploads of others. A prefix is plain text: a name that is unreadable within it is another's."""
+    uploads = [one for one in page.uploads if one.name.startswith(prefix)]
+    return UploadPage(uploads, [name for name in page.unnamed if name.startswith(prefix)], page.following)

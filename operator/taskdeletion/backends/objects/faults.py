@@ -19,6 +19,10 @@ from taskdeletion.domain.faults import Fault
 CODES_OF_ABSENCE = frozenset({"NoSuchKey", "NoSuchVersion", "NoSuchUpload"})
 CODES_OF_MISSING_FEATURE = frozenset({"NotImplemented", "MethodNotAllowed"})
 CODES_OF_DENIAL = frozenset({"AccessDenied", "AllAccessDisabled"})
+#: There is none, or no lock on the object: AWS and MinIO, then SeaweedFS.
+CODES_OF_NO_LOCK = frozenset(
+    {"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "NoSuchObjectLegalHold"}
+)
 #: Of a single object, where a lock may be the reason: AWS says AccessDenied, MinIO InvalidRequest.
 CODES_OF_REFUSAL = CODES_OF_DENIAL | {"InvalidRequest", "ObjectLocked", "MethodNotAllowed"}
 LOCK_MESSAGE = re.compile(r"\bWORM\b|object lock|legal hold|retention", re.IGNORECASE)

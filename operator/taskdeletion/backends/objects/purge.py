@@ -20,6 +20,12 @@ class Batch:
     retained: int = 0
     fault: Fault | None = None
     unsure: bool = False  # sent, and the reply not seen
+    unseen: int = 0  # locks that we may not look at
+
+    def leave_out(self, size: int) -> None:
+        """One object of it did not go, or would not."""
+        self.count -= 1
+        self.bytes -= size
 
 
 class Purge:
@@ -30,6 +36,8 @@ class Purge:
         self.delete = delete
         self.fault: Fault | None = None
         self.uploads = 0
+        self.unnamed = 0
+        self.looks_at_locks = False
         self._guard = guard
         self._halt = halt
         self._count = 0
@@ -40,7 +48,9 @@ class Purge:
     def begin_pass(self) -> None:
         """Begin to look at everything once."""
         self._retained = 0
+        self._unseen = 0
         self._found = 0
+        self.unnamed = 0
         self._uploads_before = self.uploads
 
     @property
@@ -66,24 +76,40 @@ class Purge:
         self._count += batch.count
         self._bytes += batch.bytes
         self._retained += batch.retained
+        self._unseen += batch.unseen
         self._unsure |= batch.unsure
         self.fault = self.fault or batch.fault
 
     def result(self) -> StepResult:
         """What became of the task."""
-        if self.fault is not None:
-            result = StepResult.failed(self.task_id, RESOURCE, self.fault)
+        fault = self.fault or self._unnamed_fault()
+        if fault is not None:
+            result = StepResult.failed(self.task_id, RESOURCE, fault)
         elif self._retained:
             result = StepResult(self.task_id, RESOURCE, "Retained", reasons.OBJECT_LOCKED, self._lock_message())
         elif not self._count and not self.uploads:
             return StepResult(self.task_id, RESOURCE, "Skipped", reasons.ABSENT)
         else:
             outcome: Outcome = "Deleted" if self.delete else "WouldDelete"
-            result = StepResult(self.task_id, RESOURCE, outcome, message=self._uploads_message())
+            result = StepResult(self.task_id, RESOURCE, outcome, message=self._message())
         return result.with_counts(count=self._count, bytes=self._bytes, at_least=self._unsure)
 
     def _lock_message(self) -> str:
         return f"{self._retained} object versions are under retention or legal hold and stay until that ends"
 
-    def _uploads_message(self) -> str:
-        return f"and {self.uploads} uploads that were never completed" if self.uploads else ""
+    def _message(self) -> str:
+        parts = []
+        if self.uploads:
+            parts.append(f"and {self.uploads} uploads that were never completed")
+        if self._unseen:
+            parts.append(f"the access key may not look at the locks of {self._unseen} versions: some may have to stay")
+        return "; ".join(parts)
+
+    def _unnamed_fault(self) -> Fault | None:
+        if not self.unnamed:
+            return None
+        message = (
+            f"the object store lists {self.unnamed} names without saying exactly what they are (control characters, or"
+            " the segments . and ..), so that nobody can ask for them; remove them with the server's own tools"
+        )
+        return Fault("permanent", reasons.SERVER_ERROR, message)
