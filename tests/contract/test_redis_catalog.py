@@ -14,7 +14,7 @@ from dev.stack import Stack
 from taskdeletion.api import reasons
 from taskdeletion.backends.redis import RedisConnection
 from taskdeletion.backends.redis.catalog import RedisCatalog
-from taskdeletion.backends.redis.state_scripts import BATCH_KEYS
+from taskdeletion.backends.redis.state_scripts import BATCH_KEYS, order_content
 from taskdeletion.backends.redis.state_search import StateSearch
 from taskdeletion.domain.catalog import Marks
 from taskdeletion.domain.faults import Fault
@@ -69,6 +69,12 @@ def test_the_version_of_a_hash_changes_with_every_field(tasks: RedisTasks) -> No
     tasks.client.delete(key)
     tasks.client.copy("elsewhere", key)
     assert tasks.versions("task_1")["task_1"] == seen[-1]
+
+
+def test_the_fields_of_a_hash_make_one_value_in_whatever_order_they_come() -> None:
+    fields = (b"a", b"2", b"b", b"1", b"c", b"")
+    assert order_content(b"hash", [b"b", b"1", b"c", b"", b"a", b"2"]) == order_content(b"hash", fields) == fields
+    assert order_content(b"string", [b"b a"]) == (b"b a",)
 
 
 @pytest.mark.parametrize(

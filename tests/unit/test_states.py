@@ -235,8 +235,9 @@ def test_a_version_changes_with_every_key_and_value(states: list[State]) -> None
         (of_hash("a", {b"x": b"yz"}), of_hash("a", {b"xy": b"z"})),
         (of_hash("a", {b"x": b"y"}), of_hash("a", {b"x": b"y", b"": b""})),
         (of_hash("a", {b"x": b""}), State(b"a", "string", (b"x",), None, NOW)),
+        (State(b"a", "list", (b"x",), None, NOW), State(b"a", "string", (b"x",), None, NOW)),
     ],
-    ids=["key and value", "field and value", "an empty field", "hash and string"],
+    ids=["key and value", "field and value", "an empty field", "hash and string", "list and string"],
 )
 def test_no_version_passes_for_another_one_by_its_bytes(one: State, other: State) -> None:
     assert entry(one).version.rest != entry(other).version.rest

@@ -87,7 +87,7 @@ class StateDeletion:
 
 def _not_seen(task_id: str, removal: Removal, fault: Fault) -> StepResult:
     """What went is known, but not whether anything is there now: the next attempt sees that."""
-    result = StepResult.failed(task_id, RESOURCE, removal.fault or fault, count=removal.count)
+    result = StepResult.failed(task_id, RESOURCE, removal.fault or fault)
     return result.with_counts(count=removal.count, bytes=0, at_least=removal.is_unsure)
 
 
@@ -108,5 +108,5 @@ def _settle(task_id: str, removal: Removal, fault: Fault, left: Collection[bytes
     if not left:
         return StepResult(task_id, RESOURCE, "Deleted", message=_DONE, count=len(removal.keys), at_least=True)
     gone = len(set(removal.keys) - set(left)) if removal.is_unsure else removal.count
-    failed = StepResult.failed(task_id, RESOURCE, fault, count=gone)
+    failed = StepResult.failed(task_id, RESOURCE, fault)
     return failed.with_counts(count=gone, bytes=0, at_least=removal.is_unsure)

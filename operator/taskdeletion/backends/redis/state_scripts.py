@@ -4,6 +4,7 @@ Called by the Redis catalog. Each run sees the keys of one task, on a cluster th
 and removes none whose value it was not given.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from taskdeletion.domain.states import State
 #: Keys of one trip; a task with more of them makes a trip of its own. Values of some 100 kB are expected.
 BATCH_KEYS: Final = 256
 REFUSED: Final = -1
+#: Before Redis 7 an error of a command of a script is found within the error of the script.
+_ERROR_OF_COMMAND: Final = re.compile(r"@user_script: ?\d+: -?([A-Z]+ .*)")
 _PERMISSIONS: Final = "SELECT, TIME, SCAN, EXISTS, TYPE, PTTL, GET, HGETALL, HLEN, HGET, DUMP, UNLINK, EVAL, EVALSHA"
 
 #: The clock, then of each key: its type, its milliseconds to live, its content (`State.content`).
@@ -147,7 +150,8 @@ def fault_of_script(error: redis.RedisError) -> Fault:
             " ASKING, and access to the state keys"
         )
         return Fault("permanent", reasons.PERMISSION_DENIED, message)
-    return fault_of(error)
+    inner = _ERROR_OF_COMMAND.search(str(error))
+    return fault_of(redis.ResponseError(inner[1]) if inner else error)
 
 
 def is_refusal(error: object) -> bool:
@@ -164,10 +168,12 @@ def _parse(keys: Sequence[bytes], reply: Any) -> Iterator[State]:
     read_at = datetime.fromtimestamp(int(seconds), UTC).replace(microsecond=int(microseconds))
     for key, (kind, left_ms, content) in zip(keys, found, strict=True):
         if kind != b"none":
-            yield State(key, kind.decode(), _sort(kind, content), left_ms / 1000 if left_ms >= 0 else None, read_at)
+            ttl_seconds = left_ms / 1000 if left_ms >= 0 else None
+            yield State(key, kind.decode(), order_content(kind, content), ttl_seconds, read_at)
 
 
-def _sort(kind: bytes, content: Sequence[bytes]) -> tuple[bytes, ...]:
+def order_content(kind: bytes, content: Sequence[bytes]) -> tuple[bytes, ...]:
+    """What a key holds, a hash by its fields: since Redis 7 a script gets them in any order."""
     if kind != b"hash":
         return tuple(content)
     pairs = sorted(zip(content[::2], content[1::2], strict=True))
