@@ -2,9 +2,7 @@
 
 import secrets
 import socket
-import subprocess
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -14,6 +12,7 @@ from typing import cast
 import pytest
 import redis
 
+from dev.pipeline import wait_until
 from dev.stack import Stack
 from taskdeletion.api import reasons
 from taskdeletion.backends.redis import MAX_PASSES, PAGE_SIZE, RedisConnection, RedisKeys
@@ -392,22 +391,44 @@ def test_tls_to_a_server_that_speaks_plainly_fails(store: Store) -> None:
 
 
 @pytest.fixture
-def cluster_node(stack: Stack, tmp_path: Path) -> Iterator[int]:
-    """The port of a server in cluster mode, which answers SCAN with its own keys only."""
+def sentinel(stack: Stack, tmp_path: Path) -> Iterator[int]:
+    """The port of a sentinel: it knows servers, and holds no keys."""
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    options = {"port": port, "bind": "127.0.0.1", "cluster-enabled": "yes", "dir": tmp_path, "save": ""}
-    arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-    log = (tmp_path / "log").open("wb")
-    with log, subprocess.Popen([stack.settings.binaries["redis-server"], *arguments], stdout=log) as process:
-        yield port
-        process.terminate()
+        port = int(free.getsockname()[1])
+    configuration = tmp_path / "sentinel.conf"
+    configuration.write_text(f'port {port}\nbind 127.0.0.1\ndir "{tmp_path}"\n')
+    name = f"redis-sentinel-{port}"
+    stack.spawn(name, [stack.settings.binaries["redis-server"], configuration, "--sentinel"])
+    yield port
+    stack.stop_process(name)
 
 
-def test_a_cluster_is_refused_before_any_key_is_touched(store: Store, cluster_node: int) -> None:
-    keys = store.open(url=f"redis://127.0.0.1:{cluster_node}/0")
-    deadline = time.monotonic() + 10
-    while (problem := keys.probe()) and problem.reason == reasons.UNAVAILABLE:
-        assert time.monotonic() < deadline
+def test_a_sentinel_is_refused_by_name(store: Store, sentinel: int) -> None:
+    keys = store.open(url=f"redis://127.0.0.1:{sentinel}/0")
+    wait_until(lambda: (problem := keys.probe()) and problem.reason != reasons.UNAVAILABLE, what="the sentinel")
     result = assert_refused(keys, "waiting", reasons.STORE_INVALID)
-    assert "cluster" in result.message
+    assert "sentinel" in result.message
+
+
+@pytest.mark.parametrize("task_ids", [["t"], ["t", "other"]], ids=["one task", "many tasks"])
+@pytest.mark.parametrize("near", ["t*", "t?", "t[1]", "t\\", "t1", "t*:x", "*", "?", "[t]", "\\t"])
+def test_a_neighbour_whose_name_a_search_could_match_stays(store: Store, near: str, task_ids: list[str]) -> None:
+    store.fill("task:t:a", f"task:{near}:a")
+    assert summary(sweep(store.open(["task:{taskId}:a*"]), *task_ids))[0] == ("Deleted", "", 1)
+    assert store.left() == {f"task:{near}:a".encode()}
+
+
+@pytest.mark.parametrize("task_ids", [["task_1"], ["task_1", "task_2"]], ids=["one task", "many tasks"])
+def test_keys_that_the_user_may_not_touch_are_reported(
+    store: Store, acl_user: tuple[str, str], task_ids: list[str]
+) -> None:
+    name, url = acl_user
+    store.run("ACL", "SETUSER", name, "+@all", "resetkeys", "~other:*")
+    store.fill("task:task_1:a")
+    keys = store.open(["task:{taskId}:*"], url=url)
+    result = sweep(keys, *task_ids)[0]
+    assert (result.outcome, result.kind, result.reason) == ("Failed", "permanent", reasons.PERMISSION_DENIED)
+    problem = keys.probe()
+    assert problem is not None
+    assert problem.reason == reasons.PERMISSION_DENIED
+    assert store.left() == {b"task:task_1:a"}

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from taskdeletion.domain.key_patterns import KeyPattern, build_scan_match, translate_glob
+from taskdeletion.domain.key_patterns import KeyOwners, KeyPattern, build_scan_match, translate_glob
 
 ID_CHARACTERS = set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 
@@ -166,18 +166,65 @@ def test_only_a_pattern_without_wildcard_has_an_exact_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "task_id", "match"),
+    ("texts", "task_ids", "match"),
     [
-        pytest.param(["task:{taskId}:*"], "task_1", b"task:task_1:*", id="one pattern, one task"),
-        pytest.param(["task:{taskId}:[ab]?"], None, b"task:*:[ab]?", id="one pattern, many tasks"),
-        pytest.param(["a:b:{taskId}:*", "a:c:{taskId}:*"], None, b"a:*", id="what two patterns share"),
-        pytest.param(["t:{taskId}:x*", "t:{taskId}:y*"], "task_1", b"t:task_1:*", id="two patterns, one task"),
-        pytest.param(["a:{taskId}:*", "b:{taskId}:*"], None, None, id="nothing in common"),
-        pytest.param(["{taskId}:x:*", "{taskId}:*"], None, None, id="begins with the id"),
+        pytest.param(["task:{taskId}:*"], ["task_1"], b"task:task_1:*", id="one pattern, one task"),
+        pytest.param(["task:{taskId}:[ab]?"], ["a", "b"], b"task:*:[ab]?", id="one pattern, many tasks"),
+        pytest.param(["task:{taskId}:*"], ["t_07", "t_08", "t_1"], b"task:t_*:*", id="what the ids share"),
+        pytest.param(["task:{taskId}:*"], ["t", "t_1"], b"task:t*:*", id="one id begins another"),
+        pytest.param(["a:b:{taskId}:*", "a:c:{taskId}:*"], ["x", "y"], b"a:*", id="what two patterns share"),
+        pytest.param(["a:{taskId}:*", "a:{taskId}/*"], ["t1", "t2"], b"a:t*", id="two patterns, ids that share"),
+        pytest.param(["t:{taskId}:x*", "t:{taskId}:y*"], ["task_1"], b"t:task_1:*", id="two patterns, one task"),
+        pytest.param(["a:{taskId}:*", "b:{taskId}:*"], ["x", "y"], None, id="nothing in common"),
+        pytest.param(["{taskId}:x:*", "{taskId}:*"], ["x", "y"], None, id="begins with the id"),
     ],
 )
-def test_one_match_covers_all_patterns(texts: list[str], task_id: str, match: bytes | None) -> None:
-    assert build_scan_match([KeyPattern.parse(text) for text in texts], task_id) == match
+def test_one_match_covers_all_patterns(texts: list[str], task_ids: list[str], match: bytes | None) -> None:
+    assert build_scan_match([KeyPattern.parse(text) for text in texts], task_ids) == match
+
+
+def test_the_match_covers_every_key_of_the_named_tasks() -> None:
+    ids = ["a", "a1", "a.1", "b"]
+    texts = ["{taskId}:*", "x:{taskId}:?*", "x:{taskId}:[ab]", "x:{{taskId}}:*"]
+    keys = [text.encode() for text in all_texts("a1.:{}x", 5) if text[:1] in ("a", "x")]
+    for chosen in itertools.chain.from_iterable(itertools.combinations(texts, size) for size in (1, 2)):
+        patterns = [KeyPattern.parse(text) for text in chosen]
+        for named in (ids[:1], ids[:3], ids):
+            match = build_scan_match(patterns, named)
+            regex = re.compile(translate_glob(match or b"*"), re.DOTALL)
+            assert all(regex.fullmatch(key) for key in keys if any(p.match(key) in named for p in patterns))
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["a:{taskId}"],
+        ["a:{taskId}:?*"],
+        ["{{taskId}}:[a1]"],
+        ["a:{taskId}", "a:{taskId}:?*", "{taskId}:*", "{{taskId}}:*"],
+    ],
+    ids=["known key", "head", "hash tag", "several"],
+)
+def test_the_owners_of_keys_are_those_that_each_pattern_gives_them_to(texts: list[str]) -> None:
+    patterns = [KeyPattern.parse(text) for text in texts]
+    keys = [text.encode() for text in all_texts("a1.:{}", 6)]
+    named = {"a", "1", "a1"}
+    expected = {
+        key: owners
+        for key in keys
+        if (owners := {owner for pattern in patterns if (owner := pattern.match(key)) is not None}) & named
+    }
+    found = dict(KeyOwners(patterns, named).find(keys * 2))
+    assert expected
+    assert {key: owners for key, owners in found.items() if owners & named} == expected
+
+
+def test_a_page_of_foreign_keys_is_passed_over_quickly() -> None:
+    owners = KeyOwners([KeyPattern.parse("task:{taskId}:*")], [f"task_{number}" for number in range(1000)])
+    keys = [b"task:other_%d:key" % number for number in range(100_000)]
+    begin = time.process_time()
+    assert list(owners.find(keys)) == []
+    assert time.process_time() - begin < 1
 
 
 def test_the_probes_key_has_the_patterns_shape_and_no_owner() -> None:

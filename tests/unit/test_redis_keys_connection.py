@@ -7,8 +7,7 @@ import redis
 from redis._parsers.base import BaseParser
 
 from taskdeletion.api import reasons
-from taskdeletion.backends.redis import connection, faults, topology
-from taskdeletion.backends.redis import RedisConnection, RedisKeys
+from taskdeletion.backends.redis import RedisConnection, RedisKeys, connection, faults, topology
 from taskdeletion.domain.faults import Fault
 
 
@@ -121,8 +120,10 @@ def reply(text: str) -> redis.RedisError:
         (reply("CLUSTERDOWN The cluster is down"), "waiting", reasons.UNAVAILABLE),
         (reply("MASTERDOWN Link with MASTER is down"), "waiting", reasons.UNAVAILABLE),
         (reply("ERR max number of clients reached"), "waiting", reasons.UNAVAILABLE),
-        (reply("MOVED 3999 127.0.0.1:6381"), "waiting", reasons.STORE_INVALID),
-        (reply("CROSSSLOT Keys in request don't hash to the same slot"), "waiting", reasons.STORE_INVALID),
+        (reply("MOVED 3999 127.0.0.1:6381"), "waiting", reasons.UNAVAILABLE),
+        (reply("ASK 3999 127.0.0.1:6381"), "waiting", reasons.UNAVAILABLE),
+        (reply("CROSSSLOT Keys in request don't hash to the same slot"), "retriable", reasons.SERVER_ERROR),
+        (reply("ERR SELECT is not allowed in cluster mode"), "waiting", reasons.SECRET_VALUE_INVALID),
         (reply("ERR DB index is out of range"), "waiting", reasons.SECRET_VALUE_INVALID),
         (reply("ERR unknown command 'UNLINK', with args beginning with: hunter2"), "retriable", reasons.SERVER_ERROR),
         (reply("MISCONF Redis is configured to save RDB snapshots"), "retriable", reasons.SERVER_ERROR),

@@ -4,7 +4,7 @@ Called by executors, in threads. It deletes a key only where a pattern of the st
 that was named, and to no other. It never logs, never decides whether a task may go, and never waits to try again.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from uuid import uuid4
 
@@ -36,16 +36,33 @@ class RedisKeys:
         One result per id: Deleted, WouldDelete, Skipped (Absent) or Failed; a failure keeps the count of what went
         before. `guard` is asked before every batch: tasks that it returns are left alone from then on.
         """
-        sweep = Sweep(self._patterns, task_ids, delete=delete, guard=guard, halt=halt)
+        sweep = self.begin(task_ids, delete=delete, guard=guard, halt=halt)
         try:
             self._repeat(sweep)
         except Fault as fault:
             sweep.fail(sweep.active, fault)
-        return {task_id: sweep.result(task_id) for task_id in task_ids}
+        return sweep.results()
+
+    def begin(self, task_ids: Collection[str], *, delete: bool, guard: Guard, halt: Halt) -> Sweep:
+        """A sweep whose passes the caller makes, one by one. Nothing is sent. ValueError for what is no task id."""
+        return Sweep(self._patterns, task_ids, delete=delete, guard=guard, halt=halt)
+
+    def run_pass(self, sweep: Sweep) -> bool:
+        """Look at every key once, and remove what may go; whether what was not found was not there. Raises Fault."""
+        sweep.found.clear()
+        for keys in _chunks(sweep.known_keys(), PAGE_SIZE):
+            sweep.check_halt()
+            replies = self._server.exchange([("EXISTS", key) for key in keys])
+            there = [key for key, reply in zip(keys, replies, strict=True) if require_reply(reply)]
+            self._remove(sweep, there)
+        wild = [pattern for pattern in self._patterns if pattern.has_wildcard]
+        if not (wild and sweep.active):
+            return True
+        return self._search(sweep, self._server.scan(build_scan_match(wild, sweep.active)))
 
     def find_rest(self, task_ids: Collection[str]) -> set[str]:
         """The ids that still have keys. Raises Fault."""
-        sweep = Sweep(self._patterns, task_ids, delete=False, guard=lambda _: {}, halt=never_halt)
+        sweep = self.begin(task_ids, delete=False, guard=lambda _: {}, halt=never_halt)
         self._repeat(sweep)
         return sweep.found
 
@@ -69,26 +86,13 @@ class RedisKeys:
     def _repeat(self, sweep: Sweep) -> None:
         is_whole = False
         for _ in range(MAX_PASSES):
-            is_whole = self._pass(sweep)
+            is_whole = self.run_pass(sweep)
             if is_whole and not (sweep.found and sweep.delete):
                 return
         if not is_whole:
             raise unsettled_cluster()
         message = f"keys were still being written after {MAX_PASSES} passes"
         sweep.fail(sweep.found & sweep.active, Fault("retriable", reasons.STILL_WRITTEN, message))
-
-    def _pass(self, sweep: Sweep) -> bool:
-        """Look at every key once; whether the pass was whole: what it did not find was not there."""
-        sweep.found.clear()
-        for keys in _chunks(sweep.known_keys(), PAGE_SIZE):
-            sweep.check_halt()
-            replies = self._server.exchange([("EXISTS", key) for key in keys])
-            there = [key for key, reply in zip(keys, replies, strict=True) if require_reply(reply)]
-            self._remove(sweep, there)
-        wild = [pattern for pattern in self._patterns if pattern.has_wildcard]
-        if not (wild and sweep.active):
-            return True
-        return self._search(sweep, self._server.scan(build_scan_match(wild, sweep.only_id)))
 
     def _search(self, sweep: Sweep, scan: Scan) -> bool:
         """Remove what a scan shows: each page travels with the removal of the one before."""
@@ -104,12 +108,12 @@ class RedisKeys:
         self._remove(sweep, keys)
         return scan.is_whole()
 
-    def _remove(self, sweep: Sweep, keys: Iterable[bytes]) -> None:
+    def _remove(self, sweep: Sweep, keys: Sequence[bytes]) -> None:
         removals = self._removals(sweep, keys)
         if removals:
             _count(sweep, removals, self._server.send([command for _, command in removals]))
 
-    def _removals(self, sweep: Sweep, keys: Iterable[bytes]) -> list[tuple[str, Command]]:
+    def _removals(self, sweep: Sweep, keys: Sequence[bytes]) -> list[tuple[str, Command]]:
         """The commands that remove what may go of these keys, each with its task.
 
         On a cluster one key each: keys of several slots are refused, and so are those of one slot that is moving.

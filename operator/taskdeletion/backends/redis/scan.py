@@ -10,7 +10,8 @@ from taskdeletion.backends.redis.connection import Node
 from taskdeletion.backends.redis.faults import require_reply, unsettled_cluster
 from taskdeletion.backends.redis.nodes import Command
 
-PAGE_SIZE = 2000
+#: What SCAN walks over at a time: some milliseconds of the server, in which others wait.
+PAGE_SIZE = 5000
 _START = b"0"
 #: Sends each command to its node (None: by its first key); see `RedisServer.deliver`.
 Deliver = Callable[[Sequence[tuple[Node | None, Command]]], list[Any]]

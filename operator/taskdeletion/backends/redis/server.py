@@ -67,8 +67,10 @@ class RedisServer:
     def send(self, commands: Sequence[Command]) -> list[Any]:
         """As `exchange`, but with a Fault in the place of every reply that a failed connection has kept.
 
-        Raises Fault where nothing was sent, since nobody could say what the Redis is.
+        Raises Fault where nothing was sent, since nobody could say what the Redis is. ValueError for SCAN.
         """
+        if any(command[0] == "SCAN" for command in commands):
+            raise ValueError("SCAN sees the keys of one node only; use scan()")
         return self._deliver([(None, command) for command in commands])
 
     def scan(self, match: bytes | None, *, count: int = PAGE_SIZE) -> Scan:
@@ -224,8 +226,6 @@ class RedisServer:
 def _first_key(command: Command) -> bytes | None:
     """The key that decides where a command goes."""
     name = command[0]
-    if name == "SCAN":
-        raise ValueError("SCAN sees the keys of one node only; use scan()")
     if name in _KEYLESS or (name in _SCRIPTS and not command[2]):
         return None
     key = command[3] if name in _SCRIPTS else command[1]

@@ -11,7 +11,7 @@ from taskdeletion.api import reasons
 from taskdeletion.api.task_deletion import Resource
 from taskdeletion.backends.redis.faults import fault_of
 from taskdeletion.domain.faults import Fault
-from taskdeletion.domain.key_patterns import KeyPattern
+from taskdeletion.domain.key_patterns import KeyOwners, KeyPattern
 from taskdeletion.domain.results import Guard, Halt, StepResult
 from taskdeletion.domain.task_ids import require_task_id
 
@@ -28,17 +28,13 @@ class Sweep:
         self.active = {require_task_id(task_id) for task_id in task_ids}
         self.found: set[str] = set()  # in this pass
         self._patterns = patterns
+        self._owners = KeyOwners(patterns, self.active)
         self._guard = guard
         self._halt = halt
         self._counts = dict.fromkeys(task_ids, 0)
         self._unsure: set[str] = set()
         self._faults: dict[str, Fault] = {}
         self._counted: set[bytes] = set()  # SCAN may show a key twice; a dry run counts it once
-
-    @property
-    def only_id(self) -> str | None:
-        """The id, where there is only one to look for."""
-        return next(iter(self.active)) if len(self.active) == 1 else None
 
     def known_keys(self) -> Iterator[bytes]:
         """The keys that need no search, of the tasks that may still be touched."""
@@ -54,7 +50,7 @@ class Sweep:
         if fault is not None:
             raise fault
 
-    def admit(self, keys: Iterable[bytes]) -> dict[str, list[bytes]]:
+    def admit(self, keys: Sequence[bytes]) -> dict[str, list[bytes]]:
         """The keys to remove now, by task: those that are ours, without tasks that the guard refuses."""
         batch = self._sort(keys)
         if not self.delete:
@@ -81,8 +77,11 @@ class Sweep:
             self.active.discard(task_id)
             self._faults.setdefault(task_id, fault)
 
-    def result(self, task_id: str) -> StepResult:
-        """What became of one task."""
+    def results(self) -> dict[str, StepResult]:
+        """What became of each task so far."""
+        return {task_id: self._result(task_id) for task_id in self._counts}
+
+    def _result(self, task_id: str) -> StepResult:
         count = self._counts[task_id]
         fault = self._faults.get(task_id)
         if fault is not None:
@@ -92,15 +91,15 @@ class Sweep:
             return StepResult(task_id, RESOURCE, "Skipped", reasons.ABSENT)
         return StepResult(task_id, RESOURCE, "Deleted" if self.delete else "WouldDelete", count=count)
 
-    def _sort(self, keys: Iterable[bytes]) -> dict[str, list[bytes]]:
+    def _sort(self, keys: Sequence[bytes]) -> dict[str, list[bytes]]:
         batch: dict[str, list[bytes]] = {}
-        for key in dict.fromkeys(keys):
-            owners = {owner for pattern in self._patterns if (owner := pattern.match(key)) is not None}
+        for key, owners in self._owners.find(keys):
             self.found |= owners & self.active
             if len(owners) > 1:
                 self.fail(owners & self.active, _shared_key_fault())
-            elif owners and owners <= self.active:
-                batch.setdefault(owners.pop(), []).append(key)
+            elif owners <= self.active:
+                (owner,) = owners
+                batch.setdefault(owner, []).append(key)
         return {task_id: keys for task_id, keys in batch.items() if task_id in self.active}
 
     def _count_once(self, batch: Mapping[str, Sequence[bytes]]) -> None:
