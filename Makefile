@@ -59,8 +59,8 @@ verify: generate ## Generate, then fail if that changed anything
 	$(PYTHON) -m taskdeletion crds --check .
 
 .PHONY: bench
-bench: $(STAMP) ## Apply to Complete on an idle machine: latency and writes per request
-	$(PYTHON) -m bench.latency
+bench: $(STAMP) ## Measure, and write docs/benchmarks.md; LINES="a b" measures single lines and writes nothing
+	$(PYTHON) -m bench $(or $(LINES),--write)
 
 .PHONY: clean
 clean: ## Remove what was made here

@@ -109,6 +109,8 @@ class Services:
         self._cluster.visit(TaskDeletion.KIND, self._observe)
 
     def _observe(self, live: LiveObject) -> None:
+        if says_ended(live.status):  # most have, and reading all of their tasks takes long
+            return
         try:
             spec = TaskDeletionSpec.model_validate(live.spec)
             status = TaskDeletionStatus.model_validate(live.status)
@@ -155,3 +157,9 @@ class Services:
         if self._stopping.is_set():
             return "stopping"
         return None if self._is_working else "not every TaskDeletion is known yet"
+
+
+def says_ended(status: Mapping[str, Any]) -> bool:
+    """`is_terminal`, of a status that was not read into its model."""
+    conditions = status.get("conditions") or []
+    return any(found.get("type") in ("Complete", "Failed") and found.get("status") == "True" for found in conditions)

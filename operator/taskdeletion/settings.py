@@ -38,6 +38,12 @@ class Settings:
     workers: int = 8
     #: How many of them may belong to one store.
     store_threads: int = 4
+    #: Threads that empty the directories of one store, where its file system is slow.
+    directory_threads: int = 64
+    #: Threads that help to empty directories, of all stores together.
+    directory_helpers: int = 128
+    #: Batches of objects on their way at the same time, of all stores together.
+    object_batches: int = 32
     #: Host and port of the health server; port 0: any; None: no health server.
     health_address: tuple[str, int] | None = ("0.0.0.0", 8080)  # noqa: S104 - probes come from the node
     log_level: str = "info"
@@ -148,6 +154,9 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     PREFIX + "REQUIRE_MOUNT": _boolean,
     PREFIX + "WORKERS": _integer(1, 256),
     PREFIX + "STORE_THREADS": _integer(1, 64),
+    PREFIX + "DIRECTORY_THREADS": _integer(1, 256),
+    PREFIX + "DIRECTORY_HELPERS": _integer(0, 1024),
+    PREFIX + "OBJECT_BATCHES": _integer(1, 1024),
     PREFIX + "HEALTH_ADDRESS": _address,
     PREFIX + "LOG_LEVEL": _one_of("debug", "info", "warning", "error"),
     PREFIX + "LOG_FORMAT": _one_of("json", "text"),

@@ -340,6 +340,9 @@ def test_the_operator_reads_the_settings_of_the_values() -> None:
         "settings": {
             "workers": 2,
             "storeThreads": 1,
+            "directoryThreads": 3,
+            "directoryHelpers": 0,
+            "objectBatches": 5,
             "logLevel": "debug",
             "logFormat": "text",
             "probeIntervalSeconds": 30,
@@ -351,6 +354,7 @@ def test_the_operator_reads_the_settings_of_the_values() -> None:
     assert settings.namespaces == ("team-a", "team-b")
     assert (str(settings.volumes_root), settings.require_mount) == ("/data", False)
     assert (settings.workers, settings.store_threads) == (2, 1)
+    assert (settings.directory_threads, settings.directory_helpers, settings.object_batches) == (3, 0, 5)
     assert (settings.log_level, settings.log_format) == ("debug", "text")
     assert (settings.probe_interval_seconds, settings.resync_seconds, settings.shutdown_seconds) == (30, 86400, 45)
 
@@ -427,6 +431,9 @@ def test_wrong_values_are_refused_by_name(values: Manifest, path: str) -> None:
     [
         pytest.param("workers", (1, 256), id="workers"),
         pytest.param("storeThreads", (1, 64), id="store threads"),
+        pytest.param("directoryThreads", (1, 256), id="directory threads"),
+        pytest.param("directoryHelpers", (0, 1024), id="directory helpers"),
+        pytest.param("objectBatches", (1, 1024), id="object batches"),
         pytest.param("probeIntervalSeconds", (1, 86400), id="probe interval"),
         pytest.param("resyncSeconds", (1, 86400), id="resync"),
         pytest.param("shutdownSeconds", (0, 3600), id="shutdown"),

@@ -4,7 +4,7 @@ Each test is a sequence that ends wrongly without its rule: the shortest counter
 Redis catalog, played on the real services in exactly that order.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -44,7 +44,7 @@ def amounts(left: Residue) -> tuple[int | None, int, int, int]:
     return left.directory, left.siblings, left.keys, left.objects
 
 
-def records_of(task: dict[str, Any]) -> dict[str, Any]:
+def records_of(task: dict[str, Any]) -> Mapping[str, Any]:
     """What status says of the state keys."""
     return resource(task, "DatabaseRecords")
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes.client.api_client import ApiClient
+from kubernetes.client.configuration import Configuration
 
 from taskdeletion.kube import client
 from taskdeletion.kube.client import Api, KubeForbidden, KubeRejected, KubeUnavailable, connect, quoted
@@ -36,6 +38,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.replies = list(replies)
         self.requests: list[tuple[str, str, Any]] = []
+        self.logins: list[str | None] = []
         self.may_answer = threading.Event()
         self.may_answer.set()
 
@@ -51,6 +54,7 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length", 0))
         body = json.loads(self.rfile.read(length)) if length else None
         self.server.requests.append((self.command, self.path, body))
+        self.server.logins.append(self.headers.get("Authorization"))
         self.server.may_answer.wait(PATIENCE_SECONDS)
         reply = self.server.replies.pop(0)
         if reply is None:
@@ -248,6 +252,33 @@ def test_other_refusals_are_passed_on(play: Play, log_in: Callable[[str], Api]) 
 
     with pytest.raises(KubeRejected, match=r"422 Invalid: status\.phase"):
         log_in(server.url).request("PATCH", "/x")
+
+
+def test_a_rotated_token_is_read_again_and_not_for_every_request(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, tokens, now = play(*[(200, OK)] * 4), iter(("first", "second")), 1000.0
+    configuration = Configuration(host=server.url, api_key={"BearerToken": "none yet"})
+
+    def read_token(found: Configuration) -> None:
+        found.api_key["BearerToken"] = f"Bearer {next(tokens)}"
+
+    configuration.refresh_api_key_hook = read_token  # type: ignore[assignment]  # declared as None by the library
+    monkeypatch.setattr(client, "monotonic", lambda: now)
+
+    with closing(Api(ApiClient(configuration))) as api:
+        for elapsed in (0.0, 0.9, 1.1, 1.5):
+            now = 1000.0 + elapsed
+            api.request("GET", "/x")
+
+    assert server.logins == ["Bearer first", "Bearer first", "Bearer second", "Bearer second"]
+
+
+def test_text_is_sent_as_it_is(play: Play, log_in: Callable[[str], Api]) -> None:
+    server = play((200, OK))
+    log_in(server.url).request(
+        "PATCH", "/x", body={"é日😀": ['"<&>\u2028', None, 1.5]}, content_type=client.MERGE_PATCH
+    )
+
+    assert server.requests == [("PATCH", "/x", {"é日😀": ['"<&>\u2028', None, 1.5]})]
 
 
 def test_no_login_at_all_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from taskdeletion.api.common import GROUP, VERSION
 from taskdeletion.bootstrap import Services
 from taskdeletion.handlers import registration
 from taskdeletion.handlers.registration import build_registry, build_settings
+from taskdeletion.kube.objects import PAGE_SIZE
 
 PATIENCE_SECONDS = 10
 
@@ -152,3 +153,34 @@ def test_a_silent_connection_is_noticed() -> None:
     assert settings.watching.server_timeout
     assert settings.watching.connect_timeout
     assert settings.networking.request_timeout
+
+
+class Uncopyable:
+    """A value of an object that nobody may copy."""
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise AssertionError("an event must not cost a copy of its object")
+
+
+def test_kopf_copies_nothing_of_an_object_and_keeps_nothing_of_it() -> None:
+    persistence, patch = build_settings().persistence, kopf.Patch()
+    raw: Any = {"metadata": {"name": "x", "annotations": {"a": Uncopyable()}}, "spec": {"a": Uncopyable()}}
+    body = kopf.Body(raw)
+    essence = persistence.diffbase_storage.build(body=body, extra_fields=["spec"])
+    handler: Any = "some-handler"
+
+    assert persistence.progress_storage.clear(essence=essence) == {}
+    persistence.diffbase_storage.store(body=body, patch=patch, essence=essence)
+    persistence.progress_storage.store(key=handler, record={}, body=body, patch=patch)
+    persistence.progress_storage.touch(body=body, patch=patch, value="now")
+    persistence.progress_storage.purge(key=handler, body=body, patch=patch)
+    assert dict(patch) == {}
+    assert persistence.diffbase_storage.fetch(body=body) is None
+    assert persistence.progress_storage.fetch(key=handler, body=body) is None
+
+
+def test_a_list_is_read_in_pages_of_which_the_largest_is_small() -> None:
+    chunk = build_settings().watching.chunk_size
+
+    assert chunk == PAGE_SIZE
+    assert chunk * 512 * 1024 <= 16 * 1024 * 1024

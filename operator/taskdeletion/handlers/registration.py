@@ -15,18 +15,24 @@ from taskdeletion.api.common import GROUP, VERSION
 from taskdeletion.api.task_deletion import TaskDeletion
 from taskdeletion.api.task_store import TaskStore
 from taskdeletion.bootstrap import Services
+from taskdeletion.handlers.storages import NoEssence, NoProgress
+from taskdeletion.kube.objects import PAGE_SIZE
 
 LOGIN_EXPIRES_AFTER = timedelta(minutes=10)
 BEAT_SECONDS = 1.0
+#: kopf holds the last event of each object, whole, for this long after it.
+IDLE_SECONDS = 1.0
 
 
 def build_settings() -> kopf.OperatorSettings:
     """kopf's settings for this operator. FACTS of kopf 1.45 are behind each."""
     settings = kopf.OperatorSettings()
     settings.persistence.finalizer = f"{GROUP}/never-used"
-    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    settings.persistence.progress_storage = NoProgress()
+    settings.persistence.diffbase_storage = NoEssence()
     settings.queueing.exit_timeout = 30
+    settings.queueing.idle_timeout = IDLE_SECONDS
+    settings.watching.chunk_size = PAGE_SIZE
     settings.watching.connect_timeout = 10
     settings.watching.server_timeout = 300
     settings.networking.request_timeout = 30

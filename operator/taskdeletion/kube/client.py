@@ -22,7 +22,6 @@ from urllib.parse import quote, urlencode
 import urllib3
 from kubernetes.client.api_client import ApiClient
 from kubernetes.client.configuration import Configuration
-from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 from kubernetes.config.incluster_config import SERVICE_HOST_ENV_NAME, SERVICE_TOKEN_FILENAME
 
@@ -31,9 +30,11 @@ MERGE_PATCH = "application/merge-patch+json"
 USER_AGENT = "task-deletion-operator"
 CONNECT_TIMEOUT_SECONDS = 5.0
 READ_TIMEOUT_SECONDS = 30.0
+TIMEOUT = urllib3.Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=READ_TIMEOUT_SECONDS)
 ATTEMPTS = 4
 FIRST_DELAY_SECONDS = 0.2
 LONGEST_DELAY_SECONDS = 5.0
+LOGIN_FRESH_SECONDS = 1.0
 # No further attempt begins after this: a worker reports an outage rather than sitting it out.
 RETRY_BUDGET_SECONDS = 30.0
 RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
@@ -75,6 +76,7 @@ class Api:
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
+        self._login: tuple[float, dict[str, str]] = (float("-inf"), {})
 
     def request(
         self,
@@ -91,11 +93,12 @@ class Api:
         Raises KubeUnavailable, KubeForbidden or KubeRejected (404 and 409 among them).
         """
         url = self._client.configuration.host + path + (f"?{urlencode(query)}" if query else "")
-        headers = {"Accept": JSON, "Content-Type": content_type}
+        headers = {"Accept": JSON, "Content-Type": content_type, "User-Agent": USER_AGENT}
+        content = None if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         give_up_at = monotonic() + RETRY_BUDGET_SECONDS
         for delay_seconds in _delays(attempts):
             try:
-                return self._send(method, url, headers=headers, body=body)
+                return self._send(method, url, headers=headers, content=content)
             except _Retriable as problem:
                 wait_seconds = problem.choose_delay(delay_seconds)
                 if wait_seconds is None or monotonic() + wait_seconds > give_up_at:
@@ -108,25 +111,35 @@ class Api:
         """Close the pooled connections."""
         self._client.close()  # type: ignore[no-untyped-call]  # the client library is typed in part
 
-    def _send(self, method: str, url: str, *, headers: Mapping[str, str], body: Mapping[str, Any] | None) -> Answer:
+    def _send(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes | None) -> Answer:
+        # The library's pool, with all that it was told of TLS and proxies, but without its own way of sending: that
+        # walks through every value of a document to find objects to convert, and costs as much as the exchange itself.
+        pool = self._client.rest_client.pool_manager
         try:
-            response = self._client.call_api(
+            response = pool.urlopen(
                 method,
                 url,
-                self._authorized(headers, method, url),
-                body,
-                _request_timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS),
+                body=content,
+                headers={**headers, **self._log_in()},
+                timeout=TIMEOUT,
+                retries=False,  # retried here, where the whole answer and the time spent are known
+                redirect=False,
             )
-            content = response.read()  # type: ignore[no-untyped-call]  # typed in part
-        # OSError and ConfigException: the token file is being replaced. ApiException: TLS, there is no answer yet.
-        except (urllib3.exceptions.HTTPError, OSError, ConfigException, ApiException) as error:
-            raise _Retriable(f"cannot reach the API server: {_first_line(error)}") from error
-        return _read_answer(response.status, response.headers, content)
+        # OSError and ConfigException: the token file is being replaced.
+        except (urllib3.exceptions.HTTPError, OSError, ConfigException) as error:
+            raise _Retriable(f"cannot reach the API server: {_last_line(error)}") from error
+        return _read_answer(response.status, response.headers, response.data)
 
-    def _authorized(self, headers: Mapping[str, str], method: str, url: str) -> dict[str, str]:
-        result = {"User-Agent": self._client.user_agent, **headers}
-        self._client.update_params_for_auth(result, [], ["BearerToken"], url, method, None)
-        return result
+    def _log_in(self) -> dict[str, str]:
+        """The headers of the log-in. Asked for anew once a second: a token file is rotated long before it expires."""
+        asked_at, known = self._login
+        if monotonic() - asked_at < LOGIN_FRESH_SECONDS:
+            return known
+        now = monotonic()
+        found: dict[str, str] = {}
+        self._client.update_params_for_auth(found, [], ["BearerToken"], "", "", None)
+        self._login = (now, found)  # of two threads that ask at once either is right
+        return found
 
 
 def connect(*, pool_size: int) -> Api:
@@ -144,11 +157,8 @@ def connect(*, pool_size: int) -> Api:
         message = f"no way to log in to Kubernetes: {error}; run in a pod with a service account, or set KUBECONFIG"
         raise KubeForbidden(401, message) from error
     configuration.connection_pool_maxsize = pool_size
-    configuration.retries = False  # retried here, where the whole answer and the time spent are known
     configuration.keep_alive = True
-    client = ApiClient(configuration)
-    client.user_agent = USER_AGENT
-    return Api(client)
+    return Api(ApiClient(configuration))
 
 
 def _load_service_account(configuration: Configuration) -> None:
@@ -229,6 +239,6 @@ def _retry_after_seconds(headers: Mapping[str, str]) -> float:
     return float(text) if text.isascii() and text.isdigit() else 0.0
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[-1] if isinstance(error, ApiException) else lines[0]
+def _last_line(error: Exception) -> str:
+    """The line that says what is wrong; empty texts exist."""
+    return (str(error).splitlines() or [type(error).__name__])[-1]

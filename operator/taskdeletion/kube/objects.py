@@ -19,7 +19,8 @@ from taskdeletion.kube.events import Event, EventPoster
 from taskdeletion.kube.secrets import SecretData, read_secret
 
 PLURALS: Mapping[str, str] = {kind.KIND: kind.PLURAL for kind in (TaskDeletion, TaskStore)}
-PAGE_SIZE = 500
+#: Objects of up to 512 KiB: a page is text, and again as much many times over as Python's values, at the same moment.
+PAGE_SIZE = 10
 # A list is begun anew when its continue token has expired (410); more often than this, the server is not well.
 LIST_ATTEMPTS = 3
 

@@ -7,6 +7,7 @@ decides whether a task may go, and its messages hold no object names.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from uuid import uuid4
 
 from taskdeletion.api import reasons
@@ -36,14 +37,21 @@ class Objects:
         *,
         timeout_seconds: float = 20.0,
         threads: int = 8,
+        callers: int = 4,
+        slots: AbstractContextManager[object] | None = None,
     ) -> None:
-        """Raises Fault (waiting) for an unusable Secret or bucket name, ValueError for an unsafe prefix."""
+        """Raises Fault (waiting) for an unusable Secret or bucket name, ValueError for an unsafe prefix.
+
+        `callers`: threads that list at the same time. `slots`: taken by each batch while it is on its way; shared by
+        all stores, it bounds them together.
+        """
         self._templates = [require_prefix_template(template) for template in prefixes]
         name = require_bucket_name(bucket)
-        self._pool = build_pool(connection, timeout_seconds=timeout_seconds, size=threads + 4)
+        self._pool = build_pool(connection, timeout_seconds=timeout_seconds, size=threads + callers)
         self._bucket = Bucket(build_client(connection, self._pool), name)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="objects")
         self._threads = threads
+        self._slots = slots if slots is not None else nullcontext()
 
     def purge(self, task_id: str, *, delete: bool, guard: Guard, halt: Halt) -> StepResult:
         """Delete (or, without `delete`, count) all objects of one task, until a pass finds none.
@@ -157,14 +165,15 @@ class Objects:
             if purge.looks_at_locks:
                 self._leave_out_locked(batch, objects)
             return batch
-        try:
-            purge.ask_guard()
-        except Fault as fault:
-            return Batch(found=len(objects), fault=fault)
-        try:
-            refusals = self._bucket.delete(objects)
-        except Fault as fault:
-            return Batch(found=len(objects), fault=fault, unsure=True)
+        with self._slots:  # first: the guard is asked directly before the batch goes
+            try:
+                purge.ask_guard()
+            except Fault as fault:
+                return Batch(found=len(objects), fault=fault)
+            try:
+                refusals = self._bucket.delete(objects)
+            except Fault as fault:
+                return Batch(found=len(objects), fault=fault, unsure=True)
         if refusals:
             self._judge(batch, objects, refusals)
         return batch
