@@ -16,6 +16,7 @@ from taskdeletion.domain.siblings import Sibling
 
 OWNER = "11111111-2222-3333-4444-555555555555"
 OTHER = "99999999-2222-3333-4444-555555555555"
+pytestmark = pytest.mark.usefixtures("walk_kind")
 CLAIMED = Sibling("claimed", OWNER, "task_1")
 DELETING = Sibling("deleting", OWNER, "task_1")
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from taskdeletion.domain.table_names import parse_table_name
 from taskdeletion.domain.faults import Fault
+from taskdeletion.domain.table_names import parse_table_name
 from tests.contract.test_postgres_database import DatabaseHome, database_home
 
 COLUMNS = (

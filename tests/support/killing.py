@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from taskdeletion.__main__ import main
-from taskdeletion.backends.directory import DirectoryRoot
+from taskdeletion.backends.directory import DirectoryRoot, entries
 from taskdeletion.backends.objects import Objects
 from taskdeletion.backends.postgres import PostgresCatalog, transactions
 from taskdeletion.backends.postgres import claim as claims
@@ -26,7 +26,7 @@ SEAMS: dict[str, tuple[Any, str, When]] = {
     "commit": (claims, "commit", always),
     "confirmation": (Cluster, "write_status", says_claimed),
     "purge": (DirectoryRoot, "begin_purge", always),
-    "unlink": (os, "unlink", lambda *_, **options: "dir_fd" in options),
+    "unlink": (type(entries.chosen), "remove", always),
     "purged": (DirectoryRoot, "purge", always),
     "keys": (RedisKeys, "sweep", always),
     "objects": (Objects, "purge", always),
@@ -47,6 +47,7 @@ def kill(*_: object, **__: object) -> None:
 def arm(point: str) -> None:
     """Wrap the call that `point` (`before:NAME` or `after:NAME`) names."""
     moment, _, name = point.partition(":")
+    entries._ENTRIES_PER_BATCH = 1  # so that "unlink" is one file of several
     owner, attribute, when = SEAMS[name]
     before, after = (kill, None) if moment == "before" else (None, kill)
     setattr(owner, attribute, around(getattr(owner, attribute), before=before, after=after, when=when))

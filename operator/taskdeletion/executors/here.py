@@ -1,26 +1,25 @@
 """Runs the purge of a set of tasks here, in threads: directories, Redis keys and objects side by side.
 
-Called by the workflow with tasks whose claim is confirmed. One resource failing never stops the others.
+Called by the workflow with tasks whose claim is confirmed. One resource failing never stops the others. The directories
+of all tasks are one piece of work (`executors.directories`), which takes the threads that it needs.
 """
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 
 from taskdeletion.api import reasons
-from taskdeletion.api.task_deletion import Outcome
-from taskdeletion.backends.directory import DirectoryRoot, Purged
 from taskdeletion.backends.objects import Objects
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.results import Guard, Halt, StepResult
 from taskdeletion.domain.siblings import Sibling
+from taskdeletion.executors.directories import DirectoryWork, start_directories
 from taskdeletion.executors.store import OpenStore
 
 Results = Sequence[StepResult]
 _ABANDONED = Fault("waiting", reasons.INTERRUPTED, "the attempt was given up; work goes on with the next one")
-_OTHERS = Fault("waiting", reasons.CLAIMED_BY_OTHER, "another request still holds a sibling of the directory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,67 +59,13 @@ def purge(work: PurgeWork, *, tick_seconds: float, on_tick: Callable[[], None]) 
 def _start(work: PurgeWork) -> Iterator[Future[Results]]:
     connections = work.store.connections
     if work.store.directory is not None:
-        yield from _start_directories(work, work.store.directory)
+        directories = DirectoryWork(work.store.directory, work.task_ids, work.is_adoptable, work.halt, work.dry_run)
+        yield from start_directories(directories, connections.pools.directories)
     if connections.redis is not None:
         yield connections.pools.keys.submit(_sweep, work)
     if connections.objects is not None:
         for task_id in work.task_ids:
             yield connections.pools.objects.submit(_purge_objects, work, connections.objects, task_id)
-
-
-def _start_directories(work: PurgeWork, root: DirectoryRoot) -> Iterator[Future[Results]]:
-    pool = work.store.connections.pools.directories
-    try:
-        found = root.look(work.task_ids)
-    except Fault as fault:
-        yield pool.submit(_fail_all, work.task_ids, fault)
-        return
-    for task_id in work.task_ids:
-        siblings = [sibling for sibling in found[task_id].siblings if work.is_adoptable(sibling)]
-        if len(siblings) < len(found[task_id].siblings):  # never Absent: something of the task is there
-            yield pool.submit(_fail_all, [task_id], _OTHERS)
-            continue
-        names: list[str | Sibling] = [*siblings]
-        if work.dry_run:
-            names += [task_id] * found[task_id].directory
-        yield pool.submit(_purge_directory, work, root, task_id, names)
-
-
-def _fail_all(task_ids: Collection[str], fault: Fault) -> Results:
-    return [StepResult.failed(task_id, "Directory", fault) for task_id in task_ids]
-
-
-def _purge_directory(work: PurgeWork, root: DirectoryRoot, task_id: str, names: Sequence[str | Sibling]) -> Results:
-    files, freed, faults = 0, 0, []
-    for name in names:
-        purged, fault = _purge_one(work, root, name)
-        files, freed = files + purged.files, freed + purged.bytes
-        faults += [_say_where(fault, name)] if fault else []
-    if faults:
-        worst = min(faults, key=lambda fault: fault.retriable)
-        return [StepResult.failed(task_id, "Directory", worst, count=files, bytes=freed)]
-    if not names:
-        return [StepResult(task_id, "Directory", "Skipped", reasons.ABSENT)]
-    outcome: Outcome = "WouldDelete" if work.dry_run else "Deleted"
-    return [StepResult(task_id, "Directory", outcome, count=files, bytes=freed)]
-
-
-def _say_where(fault: Fault, name: str | Sibling) -> Fault:
-    """What is left lies under another name than the task's; people have to find it."""
-    if isinstance(name, str):
-        return fault
-    place = Sibling("deleting", name.owner, name.task_id).name
-    return Fault(fault.kind, fault.reason, f"{fault.message}; the rest is in {place}")
-
-
-def _purge_one(work: PurgeWork, root: DirectoryRoot, name: str | Sibling) -> tuple[Purged, Fault | None]:
-    try:
-        if work.dry_run:
-            return root.measure(name, work.halt)
-        assert isinstance(name, Sibling), "only what was moved aside is ever purged"
-        return root.purge(root.begin_purge(name), work.halt)
-    except Fault as fault:
-        return Purged(0, 0), fault
 
 
 def _sweep(work: PurgeWork) -> Results:

@@ -19,6 +19,7 @@ class StorePools:
     """Threads of one store: a slow store uses up its own threads, never those of another."""
 
     def __init__(self, name: str, threads: int) -> None:
+        self.threads = threads
         self.directories = ThreadPoolExecutor(threads, thread_name_prefix=f"{name}-directory")
         self.keys = ThreadPoolExecutor(threads, thread_name_prefix=f"{name}-redis")
         self.objects = ThreadPoolExecutor(threads, thread_name_prefix=f"{name}-objects")

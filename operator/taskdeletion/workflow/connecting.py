@@ -4,7 +4,7 @@ Called by `workflow.stores`, which keeps what comes of it while both are the sam
 """
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 from taskdeletion.api import reasons
 from taskdeletion.api.store_catalog import PostgresCatalog as PostgresSpec
@@ -20,6 +20,9 @@ from taskdeletion.executors.sweeps import SharedSweep
 from taskdeletion.kube.secrets import SecretData
 
 Secrets = Mapping[str, SecretData]
+Slots = AbstractContextManager[object]
+#: Of objects, on their way for each request of a store.
+BATCHES_PER_CALLER = 2
 
 
 def list_secrets(spec: TaskStoreSpec) -> list[str]:
@@ -29,8 +32,11 @@ def list_secrets(spec: TaskStoreSpec) -> list[str]:
     return sorted({part.secret_ref.name for part in parts if part is not None})
 
 
-def connect(spec: TaskStoreSpec, secrets: Secrets, pools: StorePools) -> Connections:
-    """Every part of a store but its directory. Raises Fault (waiting) for what spec or Secrets cannot give."""
+def connect(spec: TaskStoreSpec, secrets: Secrets, pools: StorePools, slots: Slots) -> Connections:
+    """Every part of a store but its directory. Raises Fault (waiting) for what spec or Secrets cannot give.
+
+    `slots`: taken by every batch of objects, whatever its store.
+    """
     with ExitStack() as undo:
         undo.callback(pools.close)
         try:
@@ -40,7 +46,7 @@ def connect(spec: TaskStoreSpec, secrets: Secrets, pools: StorePools) -> Connect
             redis = _connect_redis(spec, secrets)
             if redis is not None:
                 undo.callback(redis.close)
-            objects = _connect_objects(spec, secrets)
+            objects = _connect_objects(spec, secrets, pools.threads, slots)
         except ValueError as error:  # patterns are checked at admission, and again by the backends
             raise Fault("waiting", reasons.STORE_INVALID, str(error)) from error
         undo.pop_all()
@@ -86,7 +92,7 @@ def _redis_connection(secrets: Secrets, name: str) -> RedisConnection:
     return RedisConnection(_text(secrets, name, "url"), **_tls(secrets, name))
 
 
-def _connect_objects(spec: TaskStoreSpec, secrets: Secrets) -> Objects | None:
+def _connect_objects(spec: TaskStoreSpec, secrets: Secrets, callers: int, slots: Slots) -> Objects | None:
     if spec.object_store is None:
         return None
     name = spec.object_store.secret_ref.name
@@ -98,7 +104,8 @@ def _connect_objects(spec: TaskStoreSpec, secrets: Secrets) -> Objects | None:
         region=_optional_text(secrets, name, "region"),
         **_tls(secrets, name),
     )
-    return Objects(connection, spec.object_store.bucket, spec.object_store.prefixes)
+    store, threads = spec.object_store, BATCHES_PER_CALLER * callers
+    return Objects(connection, store.bucket, store.prefixes, threads=threads, callers=callers, slots=slots)
 
 
 def _text(secrets: Secrets, secret: str, key: str) -> str:

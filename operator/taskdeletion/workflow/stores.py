@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from taskdeletion.api import reasons
 from taskdeletion.api.task_store import TaskStore, TaskStoreSpec
-from taskdeletion.backends.directory import DirectoryRoot
+from taskdeletion.backends.directory import Crew, DirectoryRoot
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.overlaps import find_ambiguity, find_overlap
 from taskdeletion.domain.results import Problem
@@ -61,6 +61,8 @@ class Stores:
         self._clock = clock
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._lock = threading.Lock()
+        self._slots = threading.BoundedSemaphore(settings.object_batches)
+        self._crew = Crew(limit=settings.directory_threads, helpers=settings.directory_helpers)
         self._probes = ThreadPoolExecutor(16, thread_name_prefix="probe")
 
     def open(self, namespace: str, name: str) -> OpenStore:
@@ -169,7 +171,7 @@ class Stores:
         try:
             secrets = self._read_secrets(alone)
             with ExitStack() as stack:
-                connections = connect(alone.spec, secrets, self._build_pools(alone))
+                connections = connect(alone.spec, secrets, self._build_pools(alone), self._slots)
                 stack.callback(connections.close)
                 directory = self._open_directory(alone)
                 if directory is not None:
@@ -187,7 +189,7 @@ class Stores:
         with self._lock:
             entry = self._entries.get(key)
             if entry is None or entry.fingerprint != fingerprint:
-                fresh = _Entry(fingerprint, connect(located.spec, secrets, self._build_pools(located)))
+                fresh = _Entry(fingerprint, connect(located.spec, secrets, self._build_pools(located), self._slots))
                 unused = self._retire(entry)
                 entry = self._entries[key] = fresh
             entry.uses += 1
@@ -222,7 +224,9 @@ class Stores:
         claim = directory.persistent_volume_claim.claim_name
         volume = self._settings.volumes_root / located.live.key.namespace / claim
         try:
-            return DirectoryRoot.open(volume, directory.sub_path, require_mount=self._settings.require_mount)
+            return DirectoryRoot.open(
+                volume, directory.sub_path, require_mount=self._settings.require_mount, crew=self._crew
+            )
         except Fault as fault:
             if fault.reason != reasons.VOLUME_NOT_MOUNTED:
                 raise

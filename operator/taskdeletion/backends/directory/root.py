@@ -6,23 +6,29 @@ root's descriptor; nothing is ever replaced, and nothing happens because of a na
 
 import errno
 import os
-import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self, TypeVar
 
 from taskdeletion.api import reasons
-from taskdeletion.backends.directory import checks
+from taskdeletion.backends.directory import checks, entries
+from taskdeletion.backends.directory.branches import run_walk
+from taskdeletion.backends.directory.crew import Crew, Lane, Shift, shared_crew
 from taskdeletion.backends.directory.faults import fault_from, mount_inside
 from taskdeletion.backends.directory.linux import DIRECTORY, is_mount_point, rename_noreplace
+from taskdeletion.backends.directory.measure import Measure
 from taskdeletion.backends.directory.opening import open_store_root, root_missing
-from taskdeletion.backends.directory.walk import Measure, Purge, Purged
+from taskdeletion.backends.directory.syncing import Syncing
+from taskdeletion.backends.directory.walk import Purged, Walk
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.results import Halt, Problem
 from taskdeletion.domain.siblings import Sibling, SiblingKind, parse_sibling
 from taskdeletion.domain.task_ids import require_task_id
+
+_OPERATIONS_OF_A_RENAME: Final = 4  # it and the look at the old name afterwards, each with a lookup
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +49,19 @@ class DirectoryRoot:
     Every method raises Fault for what the file system refuses, and ValueError for what is no task id or sibling.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, crew: Crew | None = None) -> None:
         self._descriptor = descriptor
-        self._lock = threading.Lock()
-        self._unsynced = False
+        self._crew = crew or shared_crew()
+        self._known_lane: Lane | None = None
+        self._syncing = Syncing()
 
     @classmethod
-    def open(cls, volume: Path, sub_path: str, *, require_mount: bool = True) -> Self:
-        """Open the root, or raise a `waiting` Fault that says what is missing, unsafe, denied or unreachable."""
-        return cls(open_store_root(volume, sub_path, require_mount=require_mount))
+    def open(cls, volume: Path, sub_path: str, *, require_mount: bool = True, crew: Crew | None = None) -> Self:
+        """Open the root, or raise a `waiting` Fault that says what is missing, unsafe, denied or unreachable.
+
+        `crew`: whose threads help with walks; by default the one of this process.
+        """
+        return cls(open_store_root(volume, sub_path, require_mount=require_mount), crew)
 
     def close(self) -> None:
         """Give the descriptor back. A purge that runs finishes on its own."""
@@ -72,15 +82,13 @@ class DirectoryRoot:
     def look(self, task_ids: Collection[str]) -> dict[str, Found]:
         """What is there for each task: one listing of the root, however many tasks."""
         # Before and after the listing: a rename in between must not make a task look absent.
-        before = {task_id: self._exists(require_task_id(task_id)) for task_id in task_ids}
-        siblings: dict[str, list[Sibling]] = {task_id: [] for task_id in before}
+        before = self._exist([require_task_id(task_id) for task_id in task_ids])
+        siblings: dict[str, list[Sibling]] = {task_id: [] for task_id in task_ids}
         for sibling in self.list_siblings():
             if sibling.task_id in siblings:
                 siblings[sibling.task_id].append(sibling)
-        return {
-            task_id: Found(there or self._exists(task_id), tuple(siblings[task_id]))
-            for task_id, there in before.items()
-        }
+        after = self._exist([task_id for task_id, there in before.items() if not there])
+        return {task_id: Found(before[task_id] or after[task_id], tuple(found)) for task_id, found in siblings.items()}
 
     def list_siblings(self) -> list[Sibling]:
         """Every sibling in the root, sorted by kind, owner and task."""
@@ -101,7 +109,10 @@ class DirectoryRoot:
 
     def check_purgeable(self, task_id: str) -> Fault | None:
         """Why the task's directory could not be renamed and emptied; None where it can be, or is absent."""
-        return checks.find_obstacle(self._descriptor, require_task_id(task_id))
+        obstacle = checks.find_obstacle(self._descriptor, require_task_id(task_id))
+        if obstacle is None:
+            self._require_root()
+        return obstacle
 
     def probe(self) -> Problem | None:
         """What is wrong with the root as a whole: gone, not readable, not writable, full."""
@@ -156,8 +167,10 @@ class DirectoryRoot:
             return sibling
         if not self._exists(sibling.name):
             return deleting if self._exists(deleting.name) else sibling
-        error = self._rename(sibling.name, deleting.name)
-        if not self._exists(sibling.name):
+        with self._lane.noting(_OPERATIONS_OF_A_RENAME):
+            error = self._rename(sibling.name, deleting.name)
+            is_gone = not self._exists(sibling.name)
+        if is_gone:
             return deleting
         if self._exists(deleting.name):
             raise Fault("retriable", reasons.BUSY, "an earlier purge of the same request has to be finished first")
@@ -165,28 +178,25 @@ class DirectoryRoot:
 
     def sync(self) -> None:
         """Make the renames so far survive a power cut. Fault: retriable IoError."""
-        with self._lock:
-            try:
-                os.fsync(self._descriptor)
-            except OSError as error:
-                if error.errno != errno.EINVAL:  # EINVAL: this file system has no such thing for directories
-                    message = f"the store's folder cannot be synced: {os.strerror(error.errno or errno.EIO)}"
-                    raise Fault("retriable", reasons.IO_ERROR, message) from error
-            self._unsynced = False
+        try:
+            self._syncing.sync(self._descriptor)
+        except OSError as error:
+            raise _sync_fault(error) from error
 
     # --- walking --------------------------------------------------------------------------------------------------
 
     def purge(self, sibling: Sibling, halt: Halt) -> tuple[Purged, Fault | None]:
         """Remove everything under exactly this sibling. None: nothing is left under its name.
 
-        `halt` is asked before each directory and each batch of unlinks. What fails does not stop the rest; the most
-        severe fault is returned. A `.claimed-` sibling becomes `.deleting-` first: claimed means whole.
+        `halt` is asked before each directory and each batch of unlinks, maybe by several threads at a time. What fails
+        does not stop the rest; the most severe fault is returned. A `.claimed-` sibling becomes `.deleting-` first:
+        claimed means whole.
         """
         try:
             name = self.begin_purge(sibling).name
-            if self._unsynced:
-                self.sync()  # otherwise a power cut could bring back a `.claimed-` that is not whole
-            return Purge(self._descriptor, name, halt).run()
+            self._sync_renames()
+            shift = self._begin_shift()
+            return run_walk(Walk(self._descriptor, name, halt), shift)
         except Fault as fault:
             return Purged(0, 0), fault
         except OSError as error:
@@ -198,14 +208,61 @@ class DirectoryRoot:
             name = _require_sibling(name_or_task).name
         else:
             name = require_task_id(name_or_task)
-        return Measure(self._descriptor, name, halt).run()
+        try:
+            shift = self._begin_shift()
+            return run_walk(Measure(self._descriptor, name, halt), shift)
+        except Fault as fault:
+            return Purged(0, 0), fault
+        except OSError as error:
+            return Purged(0, 0), fault_from(error, "the measure cannot begin")
+
+    def side_by_side(self, function: Callable[[_Item], object], items: Sequence[_Item]) -> None:
+        """Call `function` with each item, in as many threads as pay on this file system; it may purge and measure.
+
+        Raises what one of the calls raised, when none runs any more; no further one begins then.
+        """
+        shift = self._begin_shift()
+        shift.add(lambda item: None if shift.is_broken else function(item), items)
+        shift.run()
+
+    def _sync_renames(self) -> None:
+        """Otherwise a power cut could bring back a `.claimed-` that is not whole."""
+        try:
+            self._syncing.sync_renames(self._descriptor)
+        except OSError as error:
+            raise _sync_fault(error) from error
+
+    @property
+    def _lane(self) -> Lane:
+        """The lane of this store, which all that have its root open share."""
+        if self._known_lane is None:
+            root = os.fstat(self._descriptor)
+            self._known_lane = self._crew.lane((root.st_dev, root.st_ino))
+        return self._known_lane
+
+    def _begin_shift(self) -> Shift:
+        try:
+            return Shift(self._crew, self._lane, entries.chosen.threads)
+        except OSError as error:
+            raise fault_from(error, "the store's folder cannot be looked at") from error
 
     # --- one name -------------------------------------------------------------------------------------------------
+
+    def _exist(self, names: Sequence[str]) -> dict[str, bool]:
+        found: dict[str, bool] = {}
+
+        def look(name: str) -> None:
+            with self._lane.noting(1):
+                found[name] = self._exists(name)
+
+        self.side_by_side(look, names)
+        return found
 
     def _exists(self, name: str) -> bool:
         try:
             os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
         except FileNotFoundError:
+            self._require_root()
             return False
         except OSError as error:
             raise fault_from(error, "the store's folder cannot be looked at") from error
@@ -220,8 +277,7 @@ class DirectoryRoot:
         except OSError as error:
             return error
         finally:
-            with self._lock:  # after the rename: a sync in another thread may have begun before it
-                self._unsynced = True
+            self._syncing.note_rename()  # after it: a sync in another thread may have begun before
         return None
 
     def _rename_fault(self, error: OSError, name: str) -> Fault:
@@ -232,6 +288,11 @@ class DirectoryRoot:
     def _require_root(self) -> None:
         if os.fstat(self._descriptor).st_nlink == 0:
             raise root_missing()  # removed while it was open: an empty listing would read as "absent"
+
+
+def _sync_fault(error: OSError) -> Fault:
+    message = f"the store's folder cannot be synced: {os.strerror(error.errno or errno.EIO)}"
+    return Fault("retriable", reasons.IO_ERROR, message)
 
 
 def _sibling(kind: SiblingKind, owner: str, task_id: str) -> Sibling:

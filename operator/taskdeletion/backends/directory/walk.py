@@ -1,27 +1,28 @@
-"""Empties, or only measures, everything under one name of a root: the same walk for both, by descriptor.
+"""What a walk does at each directory: opens it, removes what is in it, removes it; and what all that comes to.
 
-Called by `DirectoryRoot`. Iterative, with few descriptors and a streamed listing; one entry that fails never stops
-the rest. Follows no symbolic link, enters no mount, opens nothing but directories, starts no thread.
+Called by `branches` and `deep`, which decide the order, from several threads. Follows no symbolic link, enters no
+mount, opens nothing but directories, starts no thread. One entry that fails never stops the rest.
 """
 
 import errno
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import islice
+from time import monotonic_ns
+from typing import Any
 
 from taskdeletion.api import reasons
+from taskdeletion.backends.directory import entries
+from taskdeletion.backends.directory.crew import Identity, Lane
+from taskdeletion.backends.directory.entries import Batch, Entries
 from taskdeletion.backends.directory.faults import fault_from, mount_inside
 from taskdeletion.backends.directory.linux import DIRECTORY, HANDLE, is_mount_point, open_beneath
+from taskdeletion.backends.directory.opening import root_missing
 from taskdeletion.domain.faults import Fault, FaultKind
 from taskdeletion.domain.results import Halt
 
-_UNLINKS_PER_HALT = 256
-_NAMES_PER_SORT = 8192
-_OPEN_LEVELS = 32
 _ROUNDS = 5
 _SEVERITY: dict[FaultKind, int] = {"waiting": 0, "retriable": 1, "permanent": 2}
 _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
@@ -40,86 +41,136 @@ class Purged:
     bytes: int
 
 
-@dataclass(slots=True)
-class _Level:
-    """A directory between the root and where the walk is. `descriptor`: -1 while closed to save descriptors."""
+@dataclass(slots=True, eq=False)
+class Directory:
+    """A directory that a walk is in. `descriptor`: -1 while closed. `children`, `pending`: of who decides the order."""
 
     name: str
     descriptor: int
-    identity: tuple[int, int] = (0, 0)
+    parent: "Directory | None" = None
+    identity: Identity = (0, 0)
     writable: bool = True
-    children: list[str] = field(default_factory=list)
     rounds: int = 0
     begun: bool = False
     failed: bool = False
+    pending: int = 1
+    children: list[str] = field(default_factory=list)
+    leftovers: set[str] = field(default_factory=set)
 
     def close(self) -> None:
+        """Give the descriptor back."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
 
 
-class Purge:
-    """Removes everything under `name` of the open directory `root`. One object per run."""
+class Walk:
+    """A purge of everything under `name` of the open directory `root`, one directory at a time. One object per run."""
+
+    unlink = True
 
     def __init__(self, root: int, name: str, halt: Halt) -> None:
         # Its own descriptor: closing the root in another thread must never hand the number to another directory.
-        self._top = _Level("", os.dup(root), children=[name])
-        self._name = name
+        self.top = Directory("", os.dup(root))
+        self.name = name
+        self.entries: Entries[Any] = entries.chosen
+        self.stopped: Fault | None = None
         self._halt = halt
-        self._levels = [self._top]
+        self._lock = threading.Lock()
         self._files = 0
         self._bytes = 0
         self._failures = 0
         self._worst: Fault | None = None
 
-    def run(self) -> tuple[Purged, Fault | None]:
-        """Counts, and the fault that stopped it, or else the most severe of those met, or None."""
-        try:
-            self._walk()
-            self._confirm()
-        except Fault as fault:
-            return Purged(self._files, self._bytes), fault
-        finally:
-            for level in self._levels:
-                level.close()
-        return Purged(self._files, self._bytes), self._summed_up()
+    def attend(self, lane: Lane) -> None:
+        """Say for which store this is: it is told how quickly operations go, and guards inodes with several links."""
+        self._lane = lane
 
-    def _walk(self) -> None:
-        while True:
-            level = self._levels[-1]
-            if level.children:
-                self._enter(level, level.children.pop())
-            elif level is self._top:
-                return
-            else:
-                self._leave(level, self._levels[-2])
+    # --- the outcome --------------------------------------------------------------------------------------------
+
+    def conclude(self) -> tuple[Purged, Fault | None]:
+        """Counts, and the fault that stopped it, or else the most severe of those met, or None."""
+        if self.stopped is None:
+            try:
+                self._require_root()
+                self._confirm()
+            except Fault as fault:
+                self.stopped = fault
+        return Purged(self._files, self._bytes), self.stopped or self._summed_up()
+
+    def ask_halt(self) -> None:
+        """Raises the Fault to stop with, if there is one."""
+        if self.stopped is None and (fault := self._halt()):
+            self.stopped = fault
+        if self.stopped is not None:
+            raise self.stopped
+
+    def fail(self, directory: Directory, fault: Fault) -> None:
+        """Something in the directory cannot go, so it stays as well."""
+        with self._lock:
+            directory.failed = True
+            self._failures += 1
+            if self._worst is None or _SEVERITY[fault.kind] > _SEVERITY[self._worst.kind]:
+                self._worst = fault
+
+    def _summed_up(self) -> Fault | None:
+        if self._worst is None:
+            return None
+        count = "1 entry" if self._failures == 1 else f"{self._failures} entries"
+        message = f"{self._worst.message} ({count} could not be deleted)"
+        return Fault(self._worst.kind, self._worst.reason, message)
+
+    def _require_root(self) -> None:
+        """Nothing is absent in a root that is not there itself."""
+        if os.fstat(self.top.descriptor).st_nlink == 0:
+            raise root_missing()
+
+    def _confirm(self) -> None:
+        """No fault is a promise that the name is gone: look."""
+        if self._failures:
+            return
+        try:
+            os.stat(self.name, dir_fd=self.top.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise fault_from(error, "the directory cannot be looked at") from error
+        self.fail(self.top, still_written())
+
+    def _count(self, files: int, freed: int) -> None:
+        with self._lock:
+            self._files = max(0, self._files + files)
+            self._bytes = max(0, self._bytes + freed)
 
     # --- going down ---------------------------------------------------------------------------------------------
 
-    def _enter(self, parent: _Level, name: str) -> None:
-        self._ask_halt()
+    def open(self, parent: Directory, name: str) -> Directory | None:
+        """The directory, open; None where it cannot be entered, which has its consequence. OSError: no descriptors."""
         try:
-            level = self._open(parent, name)
+            with self._lane.noting(2):
+                return self._open(parent, name)
         except OSError as error:
-            self._could_not_enter(parent, name, error)
-            return
-        self._levels.append(level)
-        self._spare_descriptors()
-        self._list(level)
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
+            self.could_not_enter(parent, name, error)
+            return None
 
-    def _open(self, parent: _Level, name: str) -> _Level:
+    def _open(self, parent: Directory, name: str) -> Directory:
         try:
             descriptor = open_beneath(parent.descriptor, name, DIRECTORY)
         except PermissionError:
             descriptor = self._open_unreadable(parent, name)
-        level = _Level(name, descriptor)
-        found = os.fstat(descriptor)
-        level.identity = found.st_dev, found.st_ino
-        self._prepare(level, found)
-        return level
+        directory = Directory(name, descriptor, parent)
+        try:
+            found = os.fstat(descriptor)
+            directory.identity = found.st_dev, found.st_ino
+            self._prepare(directory, found)
+        except OSError:
+            directory.close()
+            raise
+        return directory
 
-    def _open_unreadable(self, parent: _Level, name: str) -> int:
+    def _open_unreadable(self, parent: Directory, name: str) -> int:
         """A directory of our own without permissions is opened by giving them back, on the inode that we hold."""
         handle = open_beneath(parent.descriptor, name, HANDLE | os.O_DIRECTORY)
         try:
@@ -130,212 +181,155 @@ class Purge:
         finally:
             os.close(handle)
 
-    def _prepare(self, level: _Level, found: os.stat_result) -> None:
+    def _prepare(self, directory: Directory, found: os.stat_result) -> None:
         if found.st_uid == os.geteuid() and found.st_mode & 0o700 != 0o700:
             with suppress(OSError):  # what it forbids is reported where it fails
-                os.fchmod(level.descriptor, found.st_mode & 0o7777 | 0o700)
+                os.fchmod(directory.descriptor, found.st_mode & 0o7777 | 0o700)
 
-    def _could_not_enter(self, parent: _Level, name: str, error: OSError) -> None:
+    def could_not_enter(self, parent: Directory, name: str, error: OSError) -> None:
+        """What follows from the error of an open."""
         if error.errno in _NO_DIRECTORY:
             self._remove_swapped(parent, name)
         elif error.errno == errno.EXDEV:
-            self._fail(parent, mount_inside())
+            self.fail(parent, mount_inside())
         elif error.errno != errno.ENOENT:
-            self._fail(parent, fault_from(error, "a directory cannot be opened"))
-
-    def _spare_descriptors(self) -> None:
-        index = len(self._levels) - 1 - _OPEN_LEVELS
-        if index > 0:
-            self._levels[index].close()
+            self.fail(parent, fault_from(error, "a directory cannot be opened"))
 
     # --- one directory ------------------------------------------------------------------------------------------
 
-    def _list(self, level: _Level) -> None:
-        """Remove what is no directory while listing, remember the directories."""
-        level.rounds += 1
-        with self._failing(level, "a directory cannot be listed"), os.scandir(level.descriptor) as entries:
-            while chunk := list(islice(entries, _NAMES_PER_SORT)):
-                if len(chunk) == _NAMES_PER_SORT:
-                    chunk.sort(key=os.DirEntry.inode)  # big directories: the disk's order, not the hash's
-                for start in range(0, len(chunk), _UNLINKS_PER_HALT):
-                    if start or level.begun:
-                        self._ask_halt()
-                    self._take(level, chunk[start : start + _UNLINKS_PER_HALT])
-                level.begun = True
+    def empty(self, directory: Directory) -> Iterator[list[str]]:
+        """Remove what is no directory while listing. Yields names of directories, before more is removed: others can
+        begin there, and this can go on in another thread."""
+        directory.rounds += 1
+        with self._failing(directory, "a directory cannot be listed"):
+            begun = monotonic_ns()
+            for chunk in self.entries.list_chunks(directory.descriptor):
+                if not directory.begun:
+                    self._lane.note_time(2, monotonic_ns() - begun)
+                if chunk.directories:
+                    yield chunk.directories
+                yield from self._remove(directory, chunk.others)
+                directory.begun = True
 
-    def _take(self, level: _Level, entries: list[os.DirEntry[str]]) -> None:
-        unlink = self._unlinker(level)
-        for entry in entries:  # the one hot loop: no call in it that is not needed
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    level.children.append(entry.name)
-                    continue
-                found = entry.stat(follow_symlinks=False)
-                unlink(entry.name)
-                self._files += 1
-                if found.st_nlink == 1 or self._is_last_link(found):
-                    self._bytes += found.st_size
-            except OSError as error:
-                self._could_not_remove(level, entry.name, error)
+    def _remove(self, directory: Directory, names: Any) -> Iterator[list[str]]:
+        rest: int | None = 0 if names else None
+        while rest is not None:
+            if rest or directory.begun:
+                self.ask_halt()
+            batch = self.entries.remove(directory.descriptor, names, rest, unlink=self.unlink)
+            rest = batch.rest
+            self._account(directory, batch)
+            self._lane.note(batch.looked_at, batch.slow)
+            if batch.directories:
+                yield batch.directories
 
-    def _remove_swapped(self, level: _Level, name: str) -> None:
-        """What was a directory a moment ago is something else now: it goes too, unfollowed."""
+    def _account(self, directory: Directory, batch: Batch) -> None:
+        self._count(batch.files, batch.bytes)
+        for name in batch.linked:
+            self._remove_alone(directory, name)
+        for name, number in batch.failed:
+            self._could_not_remove(directory, name, OSError(number, os.strerror(number)))
+
+    def _remove_alone(self, directory: Directory, name: str) -> None:
+        """An entry whose inode has other names: one of them at a time, or nobody would see the last one go."""
         try:
-            found = os.stat(name, dir_fd=level.descriptor, follow_symlinks=False)
-            self._unlinker(level)(name)
-            self._files += 1
-            self._bytes += found.st_size if found.st_nlink == 1 else 0
+            found = os.stat(name, dir_fd=directory.descriptor, follow_symlinks=False)
+            with self._lane.lock_inode((found.st_dev, found.st_ino)):
+                found = os.stat(name, dir_fd=directory.descriptor, follow_symlinks=False)
+                os.unlink(name, dir_fd=directory.descriptor)
+            self._count(1, found.st_size if found.st_nlink == 1 else 0)
         except OSError as error:
-            self._could_not_remove(level, name, error)
+            self._could_not_remove(directory, name, error)
 
-    def _could_not_remove(self, level: _Level, name: str, error: OSError) -> None:
+    def _remove_swapped(self, directory: Directory, name: str) -> None:
+        """What was a directory a moment ago is something else now: it goes too, unfollowed."""
+        self._remove_alone(directory, name)
+
+    def _could_not_remove(self, directory: Directory, name: str, error: OSError) -> None:
         if error.errno in (errno.ENOENT, errno.EISDIR):
             return  # someone else was faster, or swapped it: the next round sees what it is now
         if error.errno != errno.EBUSY:
-            self._fail(level, fault_from(error, "an entry cannot be deleted"))
-        elif is_mount_point(level.descriptor, name):
-            self._fail(level, mount_inside())
+            self.fail(directory, fault_from(error, "an entry cannot be deleted"))
+        elif is_mount_point(directory.descriptor, name):
+            self.fail(directory, mount_inside())
         elif name.startswith(".nfs"):
-            self._keep_leftover(level, name)
+            self._keep_leftover(directory, name)
         else:
-            self._fail(level, fault_from(error, "an entry is in use"))
+            self.fail(directory, fault_from(error, "an entry is in use"))
 
-    def _keep_leftover(self, level: _Level, name: str) -> None:
+    def _keep_leftover(self, directory: Directory, name: str) -> None:
         """An open file that an NFS client only renamed. One that came up after our unlinks was counted by them."""
-        if level.begun:
+        directory.leftovers.add(name)
+        if directory.begun:
             with suppress(OSError):
-                found = os.stat(name, dir_fd=level.descriptor, follow_symlinks=False)
-                self._files = max(0, self._files - 1)
-                self._bytes = max(0, self._bytes - (found.st_size if found.st_nlink == 1 else 0))
+                found = os.stat(name, dir_fd=directory.descriptor, follow_symlinks=False)
+                self._count(-1, -found.st_size if found.st_nlink == 1 else 0)
         message = "a deleted file is still open on an NFS client"
-        self._fail(level, Fault("retriable", reasons.NFS_LEFTOVERS, message))
-
-    def _unlinker(self, level: _Level) -> Callable[[str], None]:
-        return partial(os.unlink, dir_fd=level.descriptor)
-
-    def _is_last_link(self, found: os.stat_result) -> bool:  # noqa: ARG002 - the measure needs it
-        return False
-
-    # --- going up -----------------------------------------------------------------------------------------------
-
-    def _leave(self, level: _Level, parent: _Level) -> None:
-        self._reopen(parent, level)
-        if level.failed:
-            parent.failed = True
-        else:
-            try:
-                self._rmdir(parent, level.name)
-            except OSError as error:
-                if error.errno in _NOT_EMPTY and level.rounds < _ROUNDS:
-                    self._list(level)
-                    return
-                self._could_not_leave(parent, level.name, error)
-        level.close()
-        self._levels.pop()
-
-    def _rmdir(self, parent: _Level, name: str) -> None:
-        os.rmdir(name, dir_fd=parent.descriptor)
-
-    def _reopen(self, parent: _Level, level: _Level) -> None:
-        """Back to a parent that was closed: '..' counts only while it is the directory that we came from."""
-        if parent.descriptor >= 0:
-            return
-        try:
-            descriptor = os.open("..", DIRECTORY, dir_fd=level.descriptor)
-        except OSError as error:
-            raise fault_from(error, "the way back from a deep directory is gone") from error
-        found = os.fstat(descriptor)
-        if (found.st_dev, found.st_ino) != parent.identity:
-            os.close(descriptor)
-            raise Fault("retriable", reasons.STILL_WRITTEN, "a directory was moved away while it was being deleted")
-        parent.descriptor = descriptor
-
-    def _could_not_leave(self, parent: _Level, name: str, error: OSError) -> None:
-        if error.errno in _NO_DIRECTORY:
-            self._remove_swapped(parent, name)
-        elif error.errno in _NOT_EMPTY:
-            self._fail(parent, _still_written())
-        elif error.errno != errno.ENOENT:
-            self._fail(parent, fault_from(error, "a directory cannot be removed"))
-
-    # --- the outcome --------------------------------------------------------------------------------------------
-
-    def _confirm(self) -> None:
-        """No fault is a promise that the name is gone: look."""
-        if self._failures:
-            return
-        try:
-            os.stat(self._name, dir_fd=self._top.descriptor, follow_symlinks=False)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise fault_from(error, "the directory cannot be looked at") from error
-        self._fail(self._top, _still_written())
-
-    def _ask_halt(self) -> None:
-        if fault := self._halt():
-            raise fault
+        self.fail(directory, Fault("retriable", reasons.NFS_LEFTOVERS, message))
 
     @contextmanager
-    def _failing(self, level: _Level, action: str) -> Iterator[None]:
+    def _failing(self, directory: Directory, action: str) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError:
             pass  # removed by someone else while it is open
         except OSError as error:
-            self._fail(level, fault_from(error, action))
+            self.fail(directory, fault_from(error, action))
 
-    def _fail(self, level: _Level, fault: Fault) -> None:
-        level.failed = True
-        self._failures += 1
-        if self._worst is None or _SEVERITY[fault.kind] > _SEVERITY[self._worst.kind]:
-            self._worst = fault
+    # --- going up -----------------------------------------------------------------------------------------------
 
-    def _summed_up(self) -> Fault | None:
-        if self._worst is None:
-            return None
-        entries = "1 entry" if self._failures == 1 else f"{self._failures} entries"
-        message = f"{self._worst.message} ({entries} could not be deleted)"
-        return Fault(self._worst.kind, self._worst.reason, message)
+    def leave(self, parent: Directory, directory: Directory) -> bool:
+        """Remove the directory, which was emptied. False: something new is in it, so it has to be emptied again."""
+        if directory.failed:
+            parent.failed = True
+            self._recount_leftovers(directory)
+            return True
+        try:
+            self._rmdir(parent, directory.name)
+        except OSError as error:
+            if error.errno in _NOT_EMPTY and directory.rounds < _ROUNDS:
+                return False
+            self._could_not_leave(parent, directory, error)
+        return True
 
+    def _recount_leftovers(self, directory: Directory) -> None:
+        """A directory that stays is not listed again; what an NFS client only renamed in it was counted as gone."""
+        found: list[str] = []
+        if self.unlink and directory.begun:
+            with suppress(OSError), os.scandir(directory.descriptor) as listed:
+                found = [entry.name for entry in listed if entry.name.startswith(".nfs")]
+        for name in found:
+            if name not in directory.leftovers:
+                self._remove_alone(directory, name)
 
-class Measure(Purge):
-    """The same walk with every effect taken out: what a purge would remove, and what would stop it."""
+    def _rmdir(self, parent: Directory, name: str) -> None:
+        os.rmdir(name, dir_fd=parent.descriptor)
 
-    def __init__(self, root: int, name: str, halt: Halt) -> None:
-        super().__init__(root, name, halt)
-        self._links: Counter[tuple[int, int]] = Counter()
-
-    def _open_unreadable(self, parent: _Level, name: str) -> int:  # noqa: ARG002 - the purge needs them
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    def _prepare(self, level: _Level, found: os.stat_result) -> None:
-        may_write = os.access(".", os.W_OK | os.X_OK, dir_fd=level.descriptor, effective_ids=True)
-        level.writable = may_write or found.st_uid == os.geteuid()
-
-    def _unlinker(self, level: _Level) -> Callable[[str], None]:
-        return _would_unlink if level.writable else _would_be_denied
-
-    def _is_last_link(self, found: os.stat_result) -> bool:
-        """A file whose every link lies in the tree frees its bytes with the last of them."""
-        inode = found.st_dev, found.st_ino
-        self._links[inode] += 1
-        return self._links[inode] == found.st_nlink
-
-    def _rmdir(self, parent: _Level, name: str) -> None:
-        """A purge removes the empty directory here."""
-
-    def _confirm(self) -> None:
-        """A purge looks whether the name is gone here."""
+    def _could_not_leave(self, parent: Directory, directory: Directory, error: OSError) -> None:
+        if error.errno in _NO_DIRECTORY:
+            self._remove_swapped(parent, directory.name)
+        elif error.errno in _NOT_EMPTY:
+            self.fail(parent, still_written())
+        elif error.errno == errno.EBUSY and is_mount_point(parent.descriptor, directory.name):
+            self.fail(parent, mount_inside())
+        elif error.errno != errno.ENOENT:
+            self.fail(parent, fault_from(error, "a directory cannot be removed"))
+        elif _is_elsewhere(directory):
+            self.fail(parent, moved_away())
 
 
-def _would_unlink(name: str) -> None:
-    """A purge unlinks the entry here."""
+def _is_elsewhere(directory: Directory) -> bool:
+    """Whether the directory, which is not under its name any more, still exists."""
+    with suppress(OSError):  # a server that has forgotten it
+        return os.fstat(directory.descriptor).st_nlink > 0
+    return False
 
 
-def _would_be_denied(name: str) -> None:  # noqa: ARG001 - stands in for unlink
-    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-
-def _still_written() -> Fault:
+def still_written() -> Fault:
+    """The Fault for entries that come up again and again."""
     return Fault("retriable", reasons.STILL_WRITTEN, "something keeps writing into the directory")
+
+
+def moved_away() -> Fault:
+    """The Fault for a directory that left the tree while the walk was in it."""
+    return Fault("retriable", reasons.STILL_WRITTEN, "a directory was moved away while it was being deleted")

@@ -1,0 +1,6 @@
+"""Types of the native helper, `_native.c`, which may not be there: `entries` asks."""
+
+def list_entries(directory: int, limit: int, patience_ns: int, /) -> tuple[list[str], bytes, bool]: ...
+def remove_entries(
+    directory: int, names: bytes, start: int, unlink: bool, limit: int, budget_ns: int, slow_ns: int, /
+) -> tuple[int, int, int, int, int, list[str], list[str], list[tuple[str, int]]]: ...

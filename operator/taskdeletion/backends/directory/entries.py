@@ -1,0 +1,149 @@
+"""The entries of one open directory: listed in chunks, then looked at and unlinked in batches, in two ways alike.
+
+Called by `walk`. `NativeEntries` works without Python's lock, where the helper was built (`_native.c`); `PythonEntries`
+anywhere. Both follow no link, remove nothing but non-directories and decide nothing: what is not plain is handed back.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
+from time import monotonic_ns
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
+
+try:
+    from taskdeletion.backends.directory import _native
+except ImportError:  # built without a compiler
+    HAS_NATIVE = False
+else:
+    HAS_NATIVE = True
+
+#: From here on an operation counts as slow: it waits for a disk or a server, and others could go on meanwhile.
+SLOW_NS: Final = 50_000
+_NAMES_PER_CHUNK = 8192
+_ENTRIES_PER_BATCH = 256
+_BATCH_NS = 100_000_000
+_OPERATIONS_PER_ENTRY = 2
+_SORT_FROM = 1024
+
+Names = TypeVar("Names")
+
+
+class Chunk(NamedTuple, Generic[Names]):
+    """Some entries: the names of directories, and all `others` in a form that only their maker reads."""
+
+    directories: list[str]
+    others: Names
+
+
+class Batch(NamedTuple):
+    """What became of some entries. `rest`: where the next batch begins, None at the end of the chunk.
+
+    `looked_at` entries, `slow` of them slowly; `files` of `bytes` are gone (or would be). Left alone: what is a
+    directory by now, and what has other hard `linked` names. `failed`: names with the errno.
+    """
+
+    rest: int | None
+    looked_at: int
+    slow: int
+    files: int
+    bytes: int
+    directories: list[str]
+    linked: list[str]
+    failed: list[tuple[str, int]]
+
+
+class Entries(Protocol[Names]):
+    """One way to do it. `threads`: how many of them gain something on a file system that answers at once."""
+
+    threads: int
+
+    def list_chunks(self, directory: int) -> Iterator[Chunk[Names]]:
+        """The entries of the open directory from its beginning, in chunks. OSError where it cannot be listed."""
+
+    def remove(self, directory: int, names: Names, start: int, *, unlink: bool) -> Batch:
+        """Unlink, or only look at, the next of the `others` of a chunk: some hundreds, for some milliseconds."""
+
+
+class NativeEntries:
+    """By the native helper."""
+
+    threads = 2
+
+    def list_chunks(self, directory: int) -> Iterator[Chunk[bytes]]:
+        """See Entries."""
+        os.lseek(directory, 0, os.SEEK_SET)
+        at_end = False
+        while not at_end:
+            directories, others, at_end = _native.list_entries(directory, _NAMES_PER_CHUNK, SLOW_NS)
+            if directories or others:
+                yield Chunk(directories, others)
+
+    def remove(self, directory: int, names: bytes, start: int, *, unlink: bool) -> Batch:
+        """See Entries."""
+        slow_ns = SLOW_NS * _OPERATIONS_PER_ENTRY
+        end, looked_at, slow, files, freed, directories, linked, failed = _native.remove_entries(
+            directory, names, start, unlink, _ENTRIES_PER_BATCH, _BATCH_NS, slow_ns
+        )
+        rest = end if end < len(names) else None
+        return Batch(rest, looked_at, slow, files, freed, directories, linked, failed)
+
+
+class PythonEntries:
+    """In pure Python."""
+
+    threads = 1
+
+    def list_chunks(self, directory: int) -> Iterator[Chunk[list[str]]]:
+        """See Entries."""
+        with os.scandir(directory) as entries:
+            while chunk := list(islice(entries, _NAMES_PER_CHUNK)):
+                if len(chunk) >= _SORT_FROM:
+                    chunk.sort(key=os.DirEntry.inode)  # big directories: the disk's order, not the hash's
+                directories: list[str] = []
+                others: list[str] = []
+                for entry in chunk:
+                    (directories if _is_directory(entry) else others).append(entry.name)
+                yield Chunk(directories, others)
+
+    def remove(self, directory: int, names: list[str], start: int, *, unlink: bool) -> Batch:
+        """See Entries."""
+        directories: list[str] = []
+        linked: list[str] = []
+        failed: list[tuple[str, int]] = []
+        files = freed = slow = 0
+        end = min(start + _ENTRIES_PER_BATCH, len(names))
+        begun = before = monotonic_ns()
+        index = start
+        while index < end and before - begun <= _BATCH_NS:  # the one hot loop: no call in it that is not needed
+            name = names[index]
+            index += 1
+            try:
+                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                if stat.S_ISDIR(found.st_mode):
+                    directories.append(name)
+                elif found.st_nlink != 1:
+                    linked.append(name)
+                else:
+                    if unlink:
+                        os.unlink(name, dir_fd=directory)
+                    files += 1
+                    freed += found.st_size
+            except OSError as error:
+                failed.append((name, error.errno or 0))
+            after = monotonic_ns()
+            slow += after - before > SLOW_NS * _OPERATIONS_PER_ENTRY
+            before = after
+        rest = index if index < len(names) else None
+        return Batch(rest, index - start, slow, files, freed, directories, linked, failed)
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):  # where a listing has no types and the entry cannot be looked at, its removal says why
+        return entry.is_dir(follow_symlinks=False)
+    return False
+
+
+#: How this process does it: natively where it can.
+chosen: Entries[Any] = NativeEntries() if HAS_NATIVE else PythonEntries()
