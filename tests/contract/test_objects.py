@@ -1,12 +1,15 @@
 """The objects backend against two real S3 servers: what goes, what stays, and when it stops."""
 
 import threading
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from taskdeletion.api import reasons
 from taskdeletion.backends.objects import BATCH_SIZE, MAX_PASSES
 from taskdeletion.domain.faults import Fault
+from taskdeletion.domain.results import never_halt
 from tests.support.s3 import BODY, Guard, Store, purge, summary
 
 pytest_plugins = ("tests.support.s3_fixtures",)
@@ -75,6 +78,31 @@ def test_the_guard_is_asked_before_every_batch(store: Store) -> None:
     guard = Guard()
     purge(store.open(), guard=guard)
     assert guard.questions == [["task_1"]] * 3
+
+
+def test_stores_that_share_slots_send_no_more_batches_at_once(on_minio: Store) -> None:
+    on_minio.fill_many(*(f"tasks/task_{task}/{number:05}" for task in (1, 2) for number in range(4 * BATCH_SIZE)))
+    slots, lock, asked, most = threading.BoundedSemaphore(2), threading.Lock(), 0, 0
+    a_third = threading.Event()
+
+    def guard(task_ids: Collection[str]) -> dict[str, Fault]:
+        nonlocal asked, most
+        with lock:
+            asked += 1
+            most = max(most, asked)
+            if asked > 2:
+                a_third.set()
+        a_third.wait(0.5)  # it never comes; were there no slots, it would be on its way by now
+        with lock:
+            asked -= 1
+        return {}
+
+    stores = [on_minio.open(threads=4, slots=slots), on_minio.open(threads=4, slots=slots)]
+    with ThreadPoolExecutor(2) as pool:
+        tasks = zip(("task_1", "task_2"), stores, strict=True)
+        results = list(pool.map(lambda one: one[1].purge(one[0], delete=True, guard=guard, halt=never_halt), tasks))
+    assert [result.count for result in results] == [4 * BATCH_SIZE] * 2
+    assert most == 2
 
 
 def test_a_guard_that_cannot_tell_stops_the_purge(store: Store) -> None:
