@@ -278,6 +278,21 @@ def test_side_by_side_ends_with_what_one_of_the_calls_raised(root: DirectoryRoot
         root.side_by_side(fail, range(10))
 
 
+@pytest.mark.parametrize(("operations", "has_helpers"), [(2, True), (None, False)], ids=["noted", "not noted"])
+def test_helpers_come_for_calls_that_say_how_slow_they_were(
+    root: DirectoryRoot, operations: int | None, *, has_helpers: bool
+) -> None:
+    threads: set[int] = set()
+    never = threading.Event()
+
+    def be_slow(_: int) -> None:
+        threads.add(threading.get_ident())
+        never.wait(0.002)
+
+    root.side_by_side(be_slow, range(40), operations=operations)
+    assert (len(threads) > 1) == has_helpers
+
+
 def test_one_directory_that_cannot_go_does_not_stop_the_others(
     root: DirectoryRoot, sibling: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,9 @@ from taskdeletion.domain.results import StepResult
 from taskdeletion.executors.store import OpenStore
 from taskdeletion.workflow.record import Record
 
+_OPERATIONS_OF_A_CHECK = 8
+_OPERATIONS_OF_A_CLAIM = 5
+
 
 @dataclass(slots=True)
 class Claim:
@@ -54,7 +57,7 @@ class Claim:
     def _claim_from(self, catalog: Catalog, task_ids: list[str], moved: list[str]) -> None:
         spec = self.record.spec
         with catalog.claim(task_ids, with_records=spec.delete_database_records, lock=not spec.dry_run) as locked:
-            may_go = [task_id for task_id in task_ids if self._decide(task_id, locked)]
+            may_go = self._keep_purgeable([task_id for task_id in task_ids if self._decide(task_id, locked)])
             # Rows of a task that was refused just now may refer to another one of this claim: look again without it.
             is_settled = len(may_go) == len(task_ids) or not spec.delete_database_records
             if is_settled:
@@ -65,7 +68,7 @@ class Claim:
     def _claim_without_catalog(self, task_ids: list[str]) -> None:
         moved: list[str] = []
         try:
-            self._move_all([task_id for task_id in task_ids if self._is_purgeable(task_id)], moved)
+            self._move_all(self._keep_purgeable(task_ids), moved)
         except Fault as fault:
             self._postpone(moved, fault)
         else:
@@ -82,27 +85,40 @@ class Claim:
             refusal = _refuse_references(other)
         if refusal is not None:
             self._give_up(task_id, refusal)
-            return False
-        return self._is_purgeable(task_id)
+        return refusal is None
 
-    def _is_purgeable(self, task_id: str) -> bool:
+    def _keep_purgeable(self, task_ids: list[str]) -> list[str]:
+        """The tasks whose directories could be renamed and emptied; the record says of the others why not."""
         root = self.store.directory
-        fault = root.check_purgeable(task_id) if root is not None else None
-        if fault is not None:
-            self._give_up_directory(task_id, fault)
-        return fault is None
+        if root is None:
+            return task_ids
+        obstacles: dict[str, Fault | None] = {}
+
+        def check(task_id: str) -> None:
+            obstacles[task_id] = root.check_purgeable(task_id)
+
+        root.side_by_side(check, task_ids, operations=_OPERATIONS_OF_A_CHECK)
+        for task_id in task_ids:
+            if fault := obstacles[task_id]:
+                self._give_up_directory(task_id, fault)
+        return [task_id for task_id in task_ids if obstacles[task_id] is None]
 
     def _move_all(self, task_ids: list[str], moved: list[str]) -> None:
         """Rename the directories aside, and make that durable; `moved` grows as it goes. A dry run moves nothing."""
         if self.store.directory is None or self.record.spec.dry_run:
             moved += task_ids
             return
-        for task_id in task_ids:
-            fault = self._rename(task_id)
-            if fault is None:
-                moved.append(task_id)
+        refused: dict[str, Fault] = {}
+
+        def rename(task_id: str) -> None:
+            if fault := self._rename(task_id):
+                refused[task_id] = fault
             else:
-                self._give_up_directory(task_id, fault)
+                moved.append(task_id)
+
+        self.store.directory.side_by_side(rename, task_ids, operations=_OPERATIONS_OF_A_CLAIM)
+        for task_id, fault in refused.items():
+            self._give_up_directory(task_id, fault)
         if moved:
             self.store.directory.sync()
 

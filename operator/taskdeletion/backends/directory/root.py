@@ -7,6 +7,7 @@ root's descriptor; nothing is ever replaced, and nothing happens because of a na
 import errno
 import os
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -216,13 +217,22 @@ class DirectoryRoot:
         except OSError as error:
             return Purged(0, 0), fault_from(error, "the measure cannot begin")
 
-    def side_by_side(self, function: Callable[[_Item], object], items: Sequence[_Item]) -> None:
+    def side_by_side(
+        self, function: Callable[[_Item], object], items: Sequence[_Item], *, operations: int | None = None
+    ) -> None:
         """Call `function` with each item, in as many threads as pay on this file system; it may purge and measure.
 
-        Raises what one of the calls raised, when none runs any more; no further one begins then.
+        `operations`: about so many of the file system in one call, where it takes note of none by itself. Raises what
+        one of the calls raised, when none runs any more; no further one begins then.
         """
         shift = self._begin_shift()
-        shift.add(lambda item: None if shift.is_broken else function(item), items)
+
+        def call(item: _Item) -> None:
+            if not shift.is_broken:
+                with self._lane.noting(operations) if operations else nullcontext():
+                    function(item)
+
+        shift.add(call, items)
         shift.run()
 
     def _sync_renames(self) -> None:
@@ -252,10 +262,9 @@ class DirectoryRoot:
         found: dict[str, bool] = {}
 
         def look(name: str) -> None:
-            with self._lane.noting(1):
-                found[name] = self._exists(name)
+            found[name] = self._exists(name)
 
-        self.side_by_side(look, names)
+        self.side_by_side(look, names, operations=1)
         return found
 
     def _exists(self, name: str) -> bool:
