@@ -7,10 +7,13 @@ from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.results import Problem, StepResult
+
+#: Tasks of one claim.
+MAX_CLAIMED: Final = 50
 
 
 @dataclass(frozen=True, slots=True)

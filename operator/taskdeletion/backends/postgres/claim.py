@@ -5,7 +5,6 @@ Called by the workflow around the rename (DESIGN section 3, Claim and Confirm). 
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
 
 import psycopg
 
@@ -24,10 +23,8 @@ from taskdeletion.backends.postgres.transactions import (
     commit_unknown,
     roll_back,
 )
-from taskdeletion.domain.catalog import HeldTasks
+from taskdeletion.domain.catalog import MAX_CLAIMED, HeldTasks
 from taskdeletion.domain.faults import Fault
-
-MAX_CLAIMED: Final = 50
 
 
 @contextmanager

@@ -7,7 +7,6 @@ owns the idea. Nothing here decides whether a task may go.
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from typing import Final
 from zoneinfo import ZoneInfo
 
 from taskdeletion.api import reasons
@@ -17,13 +16,11 @@ from taskdeletion.backends.redis.state_probe import probe_states
 from taskdeletion.backends.redis.state_records import StateDeletion
 from taskdeletion.backends.redis.state_scripts import in_batches, read_states
 from taskdeletion.backends.redis.state_search import StateSearch
-from taskdeletion.domain.catalog import CatalogEntry, HeldTasks, Marks, Version
+from taskdeletion.domain.catalog import MAX_CLAIMED, CatalogEntry, HeldTasks, Marks, Version
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.key_patterns import KeyPattern
 from taskdeletion.domain.results import Problem, StepResult
 from taskdeletion.domain.states import StateKeys, StateReader
-
-MAX_CLAIMED: Final = 50
 
 
 class RedisCatalog:
