@@ -4,6 +4,7 @@ The swap happens while the purge waits for the answer of its halt, so that each 
 """
 
 import os
+import resource
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ Act = Callable[[], object]
 Swap = Callable[[Scene], object]
 #: More files than any of the swaps brings in.
 ADDED = 9
+#: So few that a walk closes the folders far above it.
+DESCRIPTORS = 64
 INNER = ("", "a", "a/b", "b", "last")
 STILL_WRITTEN = ("retriable", reasons.STILL_WRITTEN)
 IO_ERROR = ("retriable", reasons.IO_ERROR)
@@ -194,9 +197,12 @@ def test_a_deep_directory_moved_out_with_the_purge_in_it_never_leads_elsewhere(s
             empty(scene.limbo)
         return found
 
+    def prepare() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+
     scene.sibling.rmdir()
     with scene.nothing_else_changes():
-        found = scene.run(purge)
+        found = scene.run(purge, prepare=prepare)
     assert any(swapped for _, _, swapped in found)
     for (_, fault), (_, last), _ in found:
         assert fault_of(fault) in (None, STILL_WRITTEN, IO_ERROR)

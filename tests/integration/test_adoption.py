@@ -3,24 +3,22 @@
 `Deleted` is never said while anybody's sibling of the task is there; a namesake of a request inherits nothing.
 """
 
-import itertools
 from collections.abc import Iterator
 
 import pytest
 
 from dev.pipeline import Pipeline, wait_until
 from taskdeletion.api import reasons
-from taskdeletion.backends.directory import DirectoryRoot, Purged
+from taskdeletion.backends.directory import DirectoryRoot
 from taskdeletion.backends.objects import Objects
 from taskdeletion.backends.postgres import PostgresCatalog
 from taskdeletion.domain.faults import Fault
-from taskdeletion.domain.results import Halt
-from taskdeletion.domain.siblings import Sibling
 from taskdeletion.kube.objects import Cluster
 from tests.support.harness import Harness, World, states_of, task_of
 from tests.support.kube import Kube, condition, resource
 from tests.support.runs import siblings_of
 from tests.support.seams import crash, failing, interpose, of_task, says_claimed
+from tests.support.stopping import stop_purges
 
 BUSY = Fault("retriable", reasons.BUSY, "a file is in use")
 DENIED = Fault("permanent", reasons.PERMISSION_DENIED, "a folder may not be changed")
@@ -34,24 +32,12 @@ def world(kube: Kube, pipeline: Pipeline) -> Iterator[World]:
         yield found
 
 
-def stop_purges_of(monkeypatch: pytest.MonkeyPatch, task_id: str, fault: Fault) -> None:
-    """Every purge of one task's directory stops before its first subdirectory."""
-    original = DirectoryRoot.purge
-
-    def purge(root: DirectoryRoot, sibling: Sibling, halt: Halt) -> tuple[Purged, Fault | None]:
-        asked = itertools.count()
-        stops = sibling.task_id == task_id
-        return original(root, sibling, lambda: halt() or (fault if stops and next(asked) else None))
-
-    monkeypatch.setattr(DirectoryRoot, "purge", purge)
-
-
 def leave_half_of_task_1(world: World, monkeypatch: pytest.MonkeyPatch, fault: Fault) -> Harness:
     """A live request that left a part of task_1 for `fault`, and has something left to do for task_2."""
     world.request("a", "task_1", "task_2")
     process = world.start()
     with monkeypatch.context() as moment:
-        stop_purges_of(moment, "task_1", fault)
+        stop_purges(moment, fault, task_id="task_1")
         interpose(moment, Objects, "purge", before=failing(BUSY), when=of_task("task_2"))
         process.reconcile("a")
     assert siblings_of(world.pipeline, "task_1") == {"deleting": 2}

@@ -3,7 +3,6 @@
 Each test is the shortest sequence that ends wrongly without its rule, played on the real services.
 """
 
-import itertools
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -12,11 +11,9 @@ import pytest
 
 from dev.pipeline import Pipeline
 from taskdeletion.api import reasons
-from taskdeletion.backends.directory import DirectoryRoot, Purged
+from taskdeletion.backends.directory import DirectoryRoot
 from taskdeletion.backends.objects import Objects
 from taskdeletion.domain.faults import Fault
-from taskdeletion.domain.results import Halt
-from taskdeletion.domain.siblings import Sibling
 from taskdeletion.kube.objects import Cluster
 from tests.support.harness import Harness, World, task_of
 from tests.support.kube import Kube, condition, resource
@@ -28,6 +25,7 @@ from tests.support.runs import (
     write_directory,
 )
 from tests.support.seams import Act, crash, interpose, says_claimed, says_deleting
+from tests.support.stopping import stop_purges
 
 STOPPED = Fault("retriable", reasons.BUSY, "a file is in use")
 
@@ -42,17 +40,6 @@ def world(kube: Kube, pipeline: Pipeline) -> Iterator[World]:
 def refuse_objects(*_: object, **__: object) -> None:
     """The object store fails at this moment."""
     raise Fault("retriable", reasons.SERVER_ERROR, "the object store answered 500")
-
-
-def stop_purges_half_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every purge of a directory stops before its first subdirectory."""
-    original = DirectoryRoot.purge
-
-    def purge(root: DirectoryRoot, sibling: Sibling, halt: Halt) -> tuple[Purged, Fault | None]:
-        asked = itertools.count()
-        return original(root, sibling, lambda: halt() or (STOPPED if next(asked) else None))
-
-    monkeypatch.setattr(DirectoryRoot, "purge", purge)
 
 
 def require_waiting(process: Harness, name: str) -> None:
@@ -184,7 +171,7 @@ def leave_half_purged(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that has ended for its limit and left a part of a sibling."""
     world.request("a", backoffLimit=0)
     with monkeypatch.context() as moment:
-        stop_purges_half_way(moment)
+        stop_purges(moment, STOPPED)
         status = world.start().finish("a")
     task = task_of(status)
     assert (task["state"], task["reason"]) == ("PartiallyFailed", reasons.BACKOFF_LIMIT_EXCEEDED)
