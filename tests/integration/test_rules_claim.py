@@ -31,10 +31,15 @@ from tests.support.seams import crash, interpose, says_claimed, says_deleting
 
 
 @pytest.fixture
-def world(kube: Kube, pipeline: Pipeline) -> Iterator[World]:
-    with World(kube, pipeline) as found:
-        pipeline.add_task("task_1")
-        yield found
+def world(kube: Kube, request: pytest.FixtureRequest) -> Iterator[World]:
+    found: Pipeline = request.getfixturevalue(getattr(request, "param", "pipeline"))
+    with World(kube, found) as world:
+        found.add_task("task_1")
+        yield world
+
+
+#: The rule is the same whatever keeps the tasks. What only a lock, or its absence, brings about is not.
+both_catalogs = pytest.mark.parametrize("world", ["pipeline", "state_pipeline"], indirect=True, ids=["rows", "states"])
 
 
 def lose_reply(connection: "psycopg.Connection[Any]") -> None:
@@ -44,6 +49,7 @@ def lose_reply(connection: "psycopg.Connection[Any]") -> None:
 
 
 # --- version_first: status holds the version before the first effect, and the claim accepts only that one -----------
+@both_catalogs
 def test_a_task_that_ran_again_after_the_announcement_is_refused_whole(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,6 +60,7 @@ def test_a_task_that_ran_again_after_the_announcement_is_refused_whole(
     assert is_second_run(world.look())
 
 
+@both_catalogs
 def test_a_resumed_request_never_takes_a_newer_version(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.request("a")
     interpose(monkeypatch, Cluster, "write_status", after=crash, when=says_deleting)
@@ -80,6 +87,7 @@ def test_a_suspended_request_never_takes_a_newer_version(world: World, monkeypat
 
 
 # --- confirm: what was renamed is purged only once a compare after the rename is confirmed in status ----------------
+@both_catalogs
 def test_a_rename_of_a_task_that_ran_again_after_a_crash_is_undone(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +115,7 @@ def test_a_rename_after_the_row_lock_was_lost_is_undone(world: World, monkeypatc
     assert is_second_run(world.look())
 
 
+@both_catalogs
 def test_nothing_is_purged_before_status_says_claimed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.request("a")
     interpose(monkeypatch, Cluster, "write_status", before=crash, when=says_claimed)
@@ -169,6 +178,7 @@ def test_a_rename_that_cannot_be_compared_waits_for_the_catalog(world: World, mo
 
 
 # --- undo_reports: an undo never replaces a directory, and names both ------------------------------------------------
+@both_catalogs
 def test_an_undo_that_finds_a_directory_in_its_place_fails_and_touches_neither(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

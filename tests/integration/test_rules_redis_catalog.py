@@ -1,7 +1,8 @@
 """The rules of a catalog in Redis, one by one: nothing is locked, entries expire, and the state goes last of all.
 
 Each test is a sequence that ends wrongly without its rule: the shortest counterexample of the protocol's model with a
-Redis catalog, played on the real services in exactly that order.
+Redis catalog, played on the real services in exactly that order. Rules of the claim that hold for both catalogs alike
+(announced version, confirmation, undo) are in `test_rules_claim.py`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,8 +21,8 @@ from taskdeletion.domain.faults import Fault
 from taskdeletion.kube.objects import Cluster
 from tests.support.harness import World, task_of
 from tests.support.kube import Kube, condition, resource
-from tests.support.runs import FILES, KEYS, OBJECTS, is_second_run, run_again, siblings_of, write_directory
-from tests.support.seams import crash, interpose, says_claimed, says_deleting
+from tests.support.runs import FILES, KEYS, OBJECTS, is_second_run, run_again
+from tests.support.seams import crash, interpose, says_claimed
 
 FIRST_RUN = (3, 0, 2, 2)
 STATE_KEYS = len(NODES)
@@ -148,27 +149,6 @@ def test_state_that_expired_while_files_remain_is_not_in_the_catalog(world: Worl
     assert world.look().is_gone
 
 
-# --- version_first ----------------------------------------------------------------------------------------------------
-def test_a_task_that_ran_again_after_the_announcement_is_refused_whole(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.request("a")
-    interpose(monkeypatch, Cluster, "write_status", after=lambda *_: run_again(world.pipeline, "task_1"))
-    task = task_of(world.start().finish("a"))
-    assert (task["state"], task["reason"]) == ("Refused", reasons.TASK_CHANGED)
-    assert is_second_run(world.look())
-
-
-def test_a_resumed_request_never_takes_a_newer_version(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.request("a")
-    interpose(monkeypatch, Cluster, "write_status", after=crash, when=says_deleting)
-    world.start().crash("a")
-    run_again(world.pipeline, "task_1")
-    task = task_of(world.start().finish("a"))
-    assert (task["state"], task["reason"]) == ("Refused", reasons.TASK_CHANGED)
-    assert is_second_run(world.look())
-
-
 # --- confirm: no lock held the state, so it is read again after the rename --------------------------------------------
 def test_a_run_between_the_claims_look_and_its_rename_gets_its_directory_back(
     world: World, monkeypatch: pytest.MonkeyPatch
@@ -197,19 +177,6 @@ def test_a_worker_that_adds_a_state_during_the_rename_makes_the_claim_fail(
     assert left.steps == STATE_KEYS + 1
 
 
-def test_a_rename_of_a_task_that_ran_again_after_a_crash_is_undone(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.request("a")
-    interpose(monkeypatch, DirectoryRoot, "claim", after=crash)
-    world.start().crash("a")
-    assert siblings_of(world.pipeline, "task_1") == {"claimed": 3}
-    world.pipeline.begin_run("task_1")
-    task = task_of(world.start().finish("a"))
-    assert (task["state"], task["reason"]) == ("Refused", reasons.TASK_CHANGED)
-    assert amounts(world.look()) == FIRST_RUN
-
-
 def test_state_that_expires_during_the_rename_leaves_everything_as_it_was(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,33 +185,6 @@ def test_state_that_expires_during_the_rename_leaves_everything_as_it_was(
     task = task_of(world.start().finish("a"))
     assert (task["state"], task["reason"]) == ("NotFound", reasons.NOT_IN_CATALOG)
     assert amounts(world.look()) == FIRST_RUN
-
-
-def test_nothing_is_purged_before_status_says_claimed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.request("a")
-    interpose(monkeypatch, Cluster, "write_status", before=crash, when=says_claimed)
-    world.start().crash("a")
-    left = world.look()
-    assert siblings_of(world.pipeline, "task_1") == {"claimed": 3}
-    assert (left.keys, left.objects, left.steps) == (2, 2, STATE_KEYS)
-    assert task_of(world.start().finish("a"))["state"] == "Deleted"
-    assert world.look().is_gone
-
-
-# --- undo_reports -----------------------------------------------------------------------------------------------------
-def test_an_undo_that_finds_a_directory_in_its_place_fails_and_touches_neither(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.request("a")
-    interpose(monkeypatch, DirectoryRoot, "claim", after=crash)
-    world.start().crash("a")
-    world.pipeline.begin_run("task_1")
-    write_directory(world.pipeline, "task_1")
-    task = task_of(world.start().finish("a"))
-    left = world.look()
-    assert (task["state"], task["reason"]) == ("Failed", reasons.RENAME_NOT_UNDONE)
-    assert (left.directory, left.keys, left.objects) == (FILES, 2, 2)
-    assert siblings_of(world.pipeline, "task_1") == {"claimed": 3}
 
 
 # --- whole_goes_back --------------------------------------------------------------------------------------------------
