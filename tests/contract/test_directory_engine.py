@@ -11,12 +11,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dev.pipeline import wait_until
 from taskdeletion.api import reasons
 from taskdeletion.backends.directory import Crew, DirectoryRoot, Purged, crew, entries
+from taskdeletion.backends.directory.branches import _Branches
 from taskdeletion.backends.directory.walk import Directory, Walk
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.results import Halt, never_halt
@@ -367,6 +369,23 @@ def test_a_directory_that_was_moved_away_meanwhile_never_leads_elsewhere(
     assert (tmp_path / "outside" / "precious").read_text() == "precious"
 
 
+def test_names_of_a_flat_directory_are_looked_at_side_by_side_before_they_go(
+    root: DirectoryRoot, sibling: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_wide(sibling, 1, 300)
+    remove, two_look, looking = entries.chosen.remove, threading.Barrier(2), set[int]()
+
+    def remove_noting(directory: int, names: Any, start: int, *, unlink: bool) -> entries.Batch:
+        if not unlink and threading.get_ident() not in looking and len(looking) < 2:
+            looking.add(threading.get_ident())
+            two_look.wait(20)
+        return remove(directory, names, start, unlink=unlink)
+
+    monkeypatch.setattr(entries.chosen, "remove", remove_noting)
+    assert root.purge(SIBLING, never_halt) == (made, None)
+    assert len(looking) == 2
+
+
 # --- the two ways alike -------------------------------------------------------------------------------------------
 
 
@@ -419,8 +438,55 @@ def test_a_big_directory_comes_in_batches(tmp_path: Path) -> None:
     assert sum(batch.files for batch in batches) == 3000
 
 
+def test_the_pieces_of_a_batch_are_what_the_next_removal_goes_through(tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / f"f{number}").write_bytes(b"x" * number)
+    descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    (chunk,) = entries.chosen.list_chunks(descriptor)
+    start = 0
+    for expected in (256, 44):
+        pieces = entries.chosen.split(chunk.others, start)
+        looked_at = [entries.chosen.remove(descriptor, piece, 0, unlink=False) for piece in pieces]
+        removed = entries.chosen.remove(descriptor, chunk.others, start, unlink=True)
+        assert sum(batch.files for batch in looked_at) == removed.files == expected
+        assert sum(batch.bytes for batch in looked_at) == removed.bytes
+        start = removed.rest or 0
+    os.close(descriptor)
+
+
 def test_the_native_helper_is_there_where_it_can_be_built(walk_kind: WalkKind) -> None:
     if shutil.which(os.environ.get("CC", "cc")) is None:
         pytest.skip("no C compiler")
     assert entries.HAS_NATIVE
     assert isinstance(entries.chosen, entries.NativeEntries) == (walk_kind == "native")
+
+
+def test_a_directory_waits_for_its_children_however_late_they_are_handed_over(
+    volume: Path, sibling: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that lists goes on only when another one is through with the rest of the listing."""
+    for number in range(24):
+        place = sibling / f"d{number // 3}" / f"e{number % 3}"
+        place.mkdir(parents=True)
+        (place / "file").write_bytes(b"12345")
+    through: dict[int, threading.Event] = {}
+    go_on, add = _Branches._go_on, crew.Shift.add
+
+    def go_on_and_say(branches: _Branches, item: Any) -> None:
+        go_on(branches, item)
+        through.setdefault(id(item[0]), threading.Event()).set()
+
+    def add_and_wait(shift: crew.Shift, function: Any, items: Any) -> None:
+        add(shift, function, items)
+        if function.__func__ is go_on_and_say and shift.helpers:
+            through.setdefault(id(items[0][0]), threading.Event()).wait(0.2)
+
+    monkeypatch.setattr(_Branches, "_go_on", go_on_and_say)
+    monkeypatch.setattr(crew.Shift, "add", add_and_wait)
+    workers = Crew()
+    with DirectoryRoot.open(volume, "root", require_mount=False, crew=workers) as root:
+        budget = workers._descriptors
+        assert root.measure(SIBLING, never_halt) == (Purged(files=24, bytes=120), None)
+        assert root.purge(SIBLING, never_halt) == (Purged(files=24, bytes=120), None)
+        assert workers._descriptors == budget
+    assert not sibling.exists()

@@ -11,7 +11,7 @@ from functools import partial
 
 from taskdeletion.api import reasons
 from taskdeletion.api.task_deletion import Outcome
-from taskdeletion.backends.directory import DirectoryRoot, Purged
+from taskdeletion.backends.directory import DirectoryRoot, Found, Purged
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.results import Halt, StepResult
 from taskdeletion.domain.siblings import Sibling
@@ -46,7 +46,7 @@ def start_directories(work: DirectoryWork, pool: Executor) -> list[Future[Result
 def _find_names(work: DirectoryWork, futures: Mapping[str, Future[Results]]) -> dict[str, list[str | Sibling]]:
     """What to purge or measure for each task; a task that has to stay as it is has its result already."""
     try:
-        found = work.root.look(work.task_ids)
+        found = _look(work)
     except Fault as fault:
         for task_id, future in futures.items():
             future.set_result([StepResult.failed(task_id, "Directory", fault)])
@@ -55,10 +55,17 @@ def _find_names(work: DirectoryWork, futures: Mapping[str, Future[Results]]) -> 
     for task_id, future in futures.items():
         if all(work.is_adoptable(sibling) for sibling in found[task_id].siblings):
             names[task_id] = [*found[task_id].siblings]
-            names[task_id] += [task_id] * (work.dry_run and found[task_id].directory)
+            names[task_id] += [task_id] * found[task_id].directory
         else:  # never Absent: something of the task is there
             future.set_result([StepResult.failed(task_id, "Directory", _OTHERS)])
     return names
+
+
+def _look(work: DirectoryWork) -> dict[str, Found]:
+    """What counts of the tasks: a purge takes only what was moved aside, whatever has the task's own name meanwhile."""
+    if work.dry_run:
+        return work.root.look(work.task_ids)
+    return {task_id: Found(False, siblings) for task_id, siblings in work.root.find_siblings(work.task_ids).items()}
 
 
 def _end_rest(futures: Mapping[str, Future[Results]], whole: Future[None]) -> None:

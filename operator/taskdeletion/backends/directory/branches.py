@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from taskdeletion.backends.directory.ahead import look_ahead
 from taskdeletion.backends.directory.crew import Shift
 from taskdeletion.backends.directory.deep import walk_deep
 from taskdeletion.backends.directory.walk import Directory, Purged, Walk
@@ -30,10 +31,11 @@ class _Branches:
         self._shift = shift
         self._lock = threading.Lock()
         self._open: set[Directory] = set()
-        walk.attend(shift.lane)
+        walk.attend(shift.lane, self._look_ahead)
 
     def run(self) -> None:
-        self._branch(self._walk.top, [self._walk.name])
+        self._expect(self._walk.top, [self._walk.name])
+        self._visit_all(self._walk.top, [self._walk.name])
         self._shift.run()
 
     def close(self) -> None:
@@ -42,9 +44,12 @@ class _Branches:
             self._close(directory)
         self._walk.top.close()
 
-    def _branch(self, directory: Directory, names: list[str]) -> None:
+    def _expect(self, directory: Directory, names: list[str]) -> None:
+        """The directory waits for these; called before anybody can be done with the last that it waits for."""
         with self._lock:
             directory.pending += len(names)
+
+    def _visit_all(self, directory: Directory, names: list[str]) -> None:
         self._shift.add(self._visit, [(directory, name) for name in names])
 
     def _visit(self, item: tuple[Directory, str]) -> None:
@@ -96,27 +101,59 @@ class _Branches:
     def _empty(self, directory: Directory, steps: Iterator[list[str]]) -> bool:
         """Go through these steps. False: the rest of them was left to another thread."""
         for names in steps:
+            self._expect(directory, names)  # before another thread can find that it waits for nothing
             if self._shift.lane.is_slow:  # the way down comes first, in this thread
                 self._shift.add(self._go_on, [(directory, steps)])
-                self._branch(directory, names)
+                self._visit_all(directory, names)
                 return False
-            self._branch(directory, names)
+            self._visit_all(directory, names)
         return True
+
+    def _look_ahead(self, directory: Directory, names: Any, start: int) -> None:
+        look_ahead(self._shift, self._walk.entries, directory.descriptor, names, start)
 
     def _settle(self, directory: Directory) -> None:
         """One of what a directory waited for is done. After the last it goes, and so on up."""
-        while (parent := directory.parent) is not None:
-            with self._lock:
-                directory.pending -= 1
-                if directory.pending:
-                    return
-            if self._walk.leave(parent, directory):
-                self._close(directory)
-                directory = parent
-            else:
-                directory.pending = 1
-                if not self._empty(directory, self._walk.empty(directory)):
-                    return
+        if not self._count_down(directory):
+            return
+        while (parent := directory.parent) is not None and self._leave(parent, directory):
+            directory = parent
+
+    def _count_down(self, directory: Directory) -> bool:
+        """Whether it waits for nothing any more."""
+        with self._lock:
+            directory.pending -= 1
+            return not directory.pending
+
+    def _leave(self, parent: Directory, directory: Directory) -> bool:
+        """Remove what was emptied; True: that was the last that the parent waited for.
+
+        The kernel removes one at a time from a parent. Whoever finds a thread at that leaves it to it, and goes on.
+        """
+        with self._lock:
+            parent.leaving.append(directory)
+            if parent.has_leaver:
+                return False
+            parent.has_leaver = True
+        is_last = False
+        while (child := self._next_leaving(parent)) is not None:
+            is_last = self._leave_one(parent, child)
+        return is_last
+
+    def _next_leaving(self, parent: Directory) -> Directory | None:
+        with self._lock:
+            if parent.leaving and self._walk.stopped is None and not self._shift.is_broken:
+                return parent.leaving.pop()
+            parent.has_leaver = False
+            return None
+
+    def _leave_one(self, parent: Directory, directory: Directory) -> bool:
+        if self._walk.leave(parent, directory):
+            self._close(directory)
+            return self._count_down(parent)
+        directory.pending = 1  # something new is in it
+        self._shift.add(self._go_on, [(directory, self._walk.empty(directory))])
+        return False
 
     def _close(self, directory: Directory) -> None:
         with self._lock:

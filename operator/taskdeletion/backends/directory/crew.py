@@ -237,6 +237,7 @@ class Shift:
             with self.crew.lock:
                 self.lane.threads += is_new
                 self.lane.shifts.append(self)
+                self.balance(0)
             try:
                 self._work(is_helper=False)
             finally:
@@ -268,9 +269,12 @@ class Shift:
     def balance(self, operations: int) -> None:
         """Call a few helpers, as the lane is now, so many operations later; with the lock."""
         self._operations += operations
+        wanted = self._waiting - self.coming
+        if wanted <= 0:  # most shifts, most of the time: 50 purges side by side look at each other otherwise
+            return
         allowed = self._allowed()
         free = min(allowed - self.lane.threads, self._share(allowed) - self.helpers)
-        self.crew.call(self, min(self._waiting - self.coming, free, _CALLS_AT_A_TIME))
+        self.crew.call(self, min(wanted, free, _CALLS_AT_A_TIME))
 
     def _allowed(self) -> int:
         """The most threads that pay for the whole lane."""

@@ -25,9 +25,12 @@ _NAMES_PER_CHUNK = 8192
 _ENTRIES_PER_BATCH = 256
 _BATCH_NS = 100_000_000
 _OPERATIONS_PER_ENTRY = 2
+_ENTRIES_PER_PIECE = 4
 _SORT_FROM = 1024
+_END = b"\0"
 
 Names = TypeVar("Names")
+Name = TypeVar("Name", bytes, str)
 
 
 class Chunk(NamedTuple, Generic[Names]):
@@ -65,6 +68,9 @@ class Entries(Protocol[Names]):
     def remove(self, directory: int, names: Names, start: int, *, unlink: bool) -> Batch:
         """Unlink, or only look at, the next of the `others` of a chunk: some hundreds, for some milliseconds."""
 
+    def split(self, names: Names, start: int) -> list[Names]:
+        """What the next `remove` would go through, in pieces of a few names."""
+
 
 class NativeEntries:
     """By the native helper."""
@@ -88,6 +94,11 @@ class NativeEntries:
         )
         rest = end if end < len(names) else None
         return Batch(rest, looked_at, slow, files, freed, directories, linked, failed)
+
+    def split(self, names: bytes, start: int) -> list[bytes]:
+        """See Entries."""
+        batch = names[start:].split(_END, _ENTRIES_PER_BATCH)[:-1]
+        return [_END.join(piece) + _END for piece in _pieces(batch)]
 
 
 class PythonEntries:
@@ -137,6 +148,14 @@ class PythonEntries:
             before = after
         rest = index if index < len(names) else None
         return Batch(rest, index - start, slow, files, freed, directories, linked, failed)
+
+    def split(self, names: list[str], start: int) -> list[list[str]]:
+        """See Entries."""
+        return _pieces(names[start : start + _ENTRIES_PER_BATCH])
+
+
+def _pieces(batch: list[Name]) -> list[list[Name]]:
+    return [batch[index : index + _ENTRIES_PER_PIECE] for index in range(0, len(batch), _ENTRIES_PER_PIECE)]
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:

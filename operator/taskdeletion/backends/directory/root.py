@@ -6,6 +6,7 @@ root's descriptor; nothing is ever replaced, and nothing happens because of a na
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from taskdeletion.domain.siblings import Sibling, SiblingKind, parse_sibling
 from taskdeletion.domain.task_ids import require_task_id
 
 _OPERATIONS_OF_A_RENAME: Final = 4  # it and the look at the old name afterwards, each with a lookup
+#: The kernel renames one at a time in a directory; a long line of them would keep the root's fsync and looks waiting.
+_RENAMES_AT_A_TIME: Final = 4
 _Item = TypeVar("_Item")
 
 
@@ -55,6 +58,7 @@ class DirectoryRoot:
         self._crew = crew or shared_crew()
         self._known_lane: Lane | None = None
         self._syncing = Syncing()
+        self._renaming = threading.BoundedSemaphore(_RENAMES_AT_A_TIME)
 
     @classmethod
     def open(cls, volume: Path, sub_path: str, *, require_mount: bool = True, crew: Crew | None = None) -> Self:
@@ -84,12 +88,17 @@ class DirectoryRoot:
         """What is there for each task: one listing of the root, however many tasks."""
         # Before and after the listing: a rename in between must not make a task look absent.
         before = self._exist([require_task_id(task_id) for task_id in task_ids])
-        siblings: dict[str, list[Sibling]] = {task_id: [] for task_id in task_ids}
+        siblings = self.find_siblings(task_ids)
+        after = self._exist([task_id for task_id, there in before.items() if not there])
+        return {task_id: Found(before[task_id] or after[task_id], found) for task_id, found in siblings.items()}
+
+    def find_siblings(self, task_ids: Collection[str]) -> dict[str, tuple[Sibling, ...]]:
+        """The siblings of each task, sorted by kind and owner: one listing of the root, however many tasks."""
+        siblings: dict[str, list[Sibling]] = {require_task_id(task_id): [] for task_id in task_ids}
         for sibling in self.list_siblings():
             if sibling.task_id in siblings:
                 siblings[sibling.task_id].append(sibling)
-        after = self._exist([task_id for task_id, there in before.items() if not there])
-        return {task_id: Found(before[task_id] or after[task_id], tuple(found)) for task_id, found in siblings.items()}
+        return {task_id: tuple(found) for task_id, found in siblings.items()}
 
     def list_siblings(self) -> list[Sibling]:
         """Every sibling in the root, sorted by kind, owner and task."""
@@ -282,7 +291,8 @@ class DirectoryRoot:
 
     def _rename(self, old: str, new: str) -> OSError | None:
         try:
-            rename_noreplace(self._descriptor, old, new)
+            with self._renaming:
+                rename_noreplace(self._descriptor, old, new)
         except OSError as error:
             return error
         finally:

@@ -7,7 +7,7 @@ mount, opens nothing but directories, starts no thread. One entry that fails nev
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic_ns
@@ -43,7 +43,10 @@ class Purged:
 
 @dataclass(slots=True, eq=False)
 class Directory:
-    """A directory that a walk is in. `descriptor`: -1 while closed. `children`, `pending`: of who decides the order."""
+    """A directory that a walk is in. `descriptor`: -1 while closed.
+
+    `children`, `pending`, `leaving`, `has_leaver`: of who decides the order.
+    """
 
     name: str
     descriptor: int
@@ -55,13 +58,18 @@ class Directory:
     failed: bool = False
     pending: int = 1
     children: list[str] = field(default_factory=list)
+    leaving: "list[Directory]" = field(default_factory=list)
+    has_leaver: bool = False
     leftovers: set[str] = field(default_factory=set)
 
     def close(self) -> None:
         """Give the descriptor back."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        descriptor, self.descriptor = self.descriptor, -1  # its number may belong to another the moment it is closed
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+LookAhead = Callable[[Directory, Any, int], None]
 
 
 class Walk:
@@ -82,9 +90,13 @@ class Walk:
         self._failures = 0
         self._worst: Fault | None = None
 
-    def attend(self, lane: Lane) -> None:
-        """Say for which store this is: it is told how quickly operations go, and guards inodes with several links."""
+    def attend(self, lane: Lane, look_ahead: LookAhead) -> None:
+        """Say for which store this is: it is told how quickly operations go, and guards inodes with several links.
+
+        `look_ahead` is called before a batch of unlinks, with the directory, the names and where the batch begins.
+        """
         self._lane = lane
+        self._look_ahead = look_ahead
 
     # --- the outcome --------------------------------------------------------------------------------------------
 
@@ -216,6 +228,8 @@ class Walk:
         while rest is not None:
             if rest or directory.begun:
                 self.ask_halt()
+            if self.unlink:
+                self._look_ahead(directory, names, rest)
             batch = self.entries.remove(directory.descriptor, names, rest, unlink=self.unlink)
             rest = batch.rest
             self._account(directory, batch)
