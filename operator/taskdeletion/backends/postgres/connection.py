@@ -126,7 +126,7 @@ class _TimestampLoader(Loader):
 
     def load(self, data: Buffer) -> datetime | None:
         try:
-            return self.epoch + timedelta(microseconds=int.from_bytes(data, "big", signed=True))
+            return self.epoch + timedelta(0, 0, int.from_bytes(data, "big", signed=True))
         except OverflowError:
             return None
 

@@ -11,7 +11,7 @@ from psycopg import sql
 from taskdeletion.backends.postgres.connection import CatalogConnection
 from taskdeletion.backends.postgres.lanes import work_in_lanes
 from taskdeletion.backends.postgres.locks import Locked, lock_rows
-from taskdeletion.backends.postgres.tables import CatalogTables, TaskRow, chunked, named
+from taskdeletion.backends.postgres.tables import CatalogTables, TaskRow, array_of, chunked, named
 from taskdeletion.backends.postgres.transactions import WRITE, Transactions
 from taskdeletion.domain.catalog import CommitUnknown, Marks, Version
 
@@ -65,7 +65,7 @@ def _update(
     force: bool,
 ) -> set[str]:
     rows = locked.found.rows
-    current = {i for i, row in rows.items() if versions[i].matches(row.entry.version, force=force)}
+    current = {i for i, row in rows.items() if versions[i].matches(row.version, force=force)}
     already = {i for i, row in rows.items() if _is_marked_run(row, versions[i], force=force)}
     return already | (_mark_and_look(connection, tables, current, locked) if current else set())
 
@@ -76,7 +76,7 @@ def _mark_and_look(
     """Mark these rows; which of them have the mark then: a trigger or rule may have kept one as it was."""
     now = _NOW_WITH_ZONE if locked.found.is_update_zoned else _NOW_IN_ZONE
     names = {"tasks": tables.tasks, "named": named(sql.SQL("t.task_id"))}
-    parameters = {"ids": sorted(task_ids), "zone": tables.time_zone}
+    parameters = {"ids": array_of(sorted(task_ids)), "zone": tables.time_zone}
     connection.execute(_UPDATE.format(**names, now=now), parameters)
     found = connection.execute(_FIND_MARKED.format(**names), parameters).fetchall()
     return {str(task_id) for (task_id,) in found}
@@ -84,5 +84,6 @@ def _mark_and_look(
 
 def _is_marked_run(row: TaskRow, version: Version, *, force: bool) -> bool:
     """Whether the row has the mark already and is the same run but for updated_at, which the mark itself changed."""
-    same_status = version.rest.rpartition("|")[0] == row.entry.version.rest.rpartition("|")[0]
-    return row.is_marked and row.entry.version.created == version.created and (force or same_status)
+    if not row.is_marked or row.version.created != version.created:
+        return False
+    return force or version.rest.rpartition("|")[0] == row.version.rest.rpartition("|")[0]

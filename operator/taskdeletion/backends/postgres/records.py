@@ -16,7 +16,7 @@ from taskdeletion.backends.postgres.connection import CatalogConnection
 from taskdeletion.backends.postgres.foreign_keys import ForeignKey, find_references, read_foreign_keys
 from taskdeletion.backends.postgres.lanes import work_in_lanes
 from taskdeletion.backends.postgres.locks import Locked, lock_rows
-from taskdeletion.backends.postgres.tables import CatalogTables, chunked, named
+from taskdeletion.backends.postgres.tables import CatalogTables, array_of, chunked, named
 from taskdeletion.backends.postgres.transactions import READ, WRITE, Transactions
 from taskdeletion.domain.catalog import CommitUnknown, Version
 from taskdeletion.domain.faults import Fault
@@ -146,7 +146,7 @@ class RecordDeletion:
                 results[task_id] = _row_locked(task_id)
             elif task_id not in rows:
                 results[task_id] = _absent(task_id)
-            elif not version.matches(rows[task_id].entry.version, force=self.force):
+            elif not version.matches(rows[task_id].version, force=self.force):
                 results[task_id] = _restarted(task_id)
         return results
 
@@ -163,12 +163,12 @@ class RecordDeletion:
         """
         if any(key.changes_rows_of_steps for key in keys):
             statement = _LOCK_STEPS.format(steps=self.tables.steps, named_steps=named(sql.SQL("s.task_id")))
-            connection.execute(statement, {"ids": sorted(task_ids)})
+            connection.execute(statement, {"ids": array_of(sorted(task_ids))})
 
     def _delete_rows(self, connection: CatalogConnection, task_ids: Collection[str]) -> Results:
         if not task_ids:
             return {}
-        ids = {"ids": sorted(task_ids)}
+        ids = {"ids": array_of(sorted(task_ids))}
         rows = connection.execute(_format(_DELETE, self.tables), ids)
         counts = {str(task_id): int(count) for task_id, count in rows}
         if connection.execute(_format(_FIND_LEFT, self.tables), ids).fetchone() is not None:
@@ -184,7 +184,7 @@ def count_rows(transactions: Transactions, tables: CatalogTables, task_ids: Coll
     def work(connection: CatalogConnection) -> dict[str, int]:
         found: dict[str, int] = {}
         for ids in chunked(task_ids, CHUNK):
-            rows = connection.execute(_format(_COUNT, tables), {"ids": ids})
+            rows = connection.execute(_format(_COUNT, tables), {"ids": array_of(ids)})
             found |= {str(task_id): int(count) for task_id, count in rows}
         return found
 

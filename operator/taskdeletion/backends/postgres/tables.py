@@ -6,11 +6,11 @@ the role or a pooler (TimeZone, DateStyle) can change the version of a task.
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, tzinfo
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from psycopg import sql
@@ -26,6 +26,7 @@ TASK_COLUMNS: Final = ("task_id", "status", "created_at", "updated_at", "directo
 STEP_COLUMNS: Final = ("task_id", "status")
 LONGEST_WORD: Final = 100
 _TIMESTAMPTZ_OID: Final = 1184
+_IN_ARRAY: Final = str.maketrans({'"': r"\"", "\\": r"\\"})
 _STEP_RUNS: Final = "a step of the task is running"
 
 _SELECT = sql.SQL(
@@ -77,12 +78,21 @@ class CatalogTables:
             raise Fault("waiting", reasons.STORE_INVALID, message) from None
 
 
-@dataclass(frozen=True, slots=True)
-class TaskRow:
-    """A row of the tasks table."""
+class TaskRow(NamedTuple):
+    """A row of the tasks table. `created_at` in UTC."""
 
-    entry: CatalogEntry
+    task_id: str
+    version: Version
+    status: str
+    created_at: datetime | None
+    has_running_step: bool
     is_marked: bool
+
+    @property
+    def entry(self) -> CatalogEntry:
+        """What the workflow knows of it."""
+        activity = _STEP_RUNS if self.has_running_step else ""
+        return CatalogEntry(self.task_id, self.version, self.status, self.created_at, activity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +115,12 @@ def named(column: sql.Composable) -> sql.Composed:
     """
     condition = '{0} = ANY(%(ids)s::text[]) AND {0}::text COLLATE "C" = ANY(%(ids)s::text[])'
     return sql.SQL(condition).format(column)
+
+
+def array_of(task_ids: Iterable[str]) -> str:
+    """The parameter `ids` of these ids, in PostgreSQL's own notation: psycopg takes 10 times longer for a list."""
+    quoted = [f'"{task_id.translate(_IN_ARRAY)}"' for task_id in task_ids]
+    return f"{{{','.join(quoted)}}}"
 
 
 def chunked(task_ids: Collection[str], size: int) -> Iterator[list[str]]:
@@ -137,11 +153,11 @@ def _select(tables: CatalogTables, *, has_running_step: sql.Composable) -> sql.C
 def _fetch(
     connection: CatalogConnection, tables: CatalogTables, task_ids: Collection[str], query: sql.Composed
 ) -> TaskRows:
-    parameters = {"ids": list(task_ids), "running": list(tables.running_step_statuses)}
+    parameters = {"ids": array_of(task_ids), "running": list(tables.running_step_statuses)}
     with connection.cursor(binary=True) as cursor:
         found = cursor.execute(query, parameters).fetchall()
         is_zoned = cursor.description is not None and cursor.description[3].type_code == _TIMESTAMPTZ_OID
-    rows = {row.entry.task_id: row for row in (_build_row(values, tables) for values in found)}
+    rows = {row.task_id: row for row in (_build_row(values, tables) for values in found)}
     if len(rows) < len(found):
         twice, _ = Counter(str(task_id) for task_id, *_ in found).most_common(1)[0]
         raise _schema_fault(tables, f"has several rows for the task {twice}; task_id must be unique")
@@ -154,8 +170,7 @@ def _build_row(values: Sequence[object], tables: CatalogTables) -> TaskRow:
     updated_at = _to_utc(updated, "updated_at", tables)
     word = "" if status is None else str(status)
     version = Version(_format_time(created_at), f"{_shorten(word)}|{_format_time(updated_at)}")
-    entry = CatalogEntry(str(task_id), version, word, created_at, _STEP_RUNS if has_running_step else "")
-    return TaskRow(entry, directory_exists is False)
+    return TaskRow(str(task_id), version, word, created_at, bool(has_running_step), directory_exists is False)
 
 
 def _shorten(word: str) -> str:
