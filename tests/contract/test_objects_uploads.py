@@ -1,7 +1,9 @@
 """Uploads that were begun and never completed, against two real S3 servers."""
 
+from minio.datatypes import Part
+
 from taskdeletion.api import reasons
-from tests.support.s3 import SEAWEEDFS, Store, purge, summary
+from tests.support.s3 import BODY, SEAWEEDFS, Guard, Store, purge, summary
 
 pytest_plugins = ("tests.support.s3_fixtures",)
 
@@ -54,3 +56,30 @@ def test_an_upload_named_with_a_control_character_is_aborted_or_said_to_be_out_o
         assert summary(result) == ("Deleted", "", 0, 0)
         assert result.message == "and 2 uploads that were never completed"
         assert len(store.uploads()) == 1
+
+
+def test_uploads_beside_objects_are_aborted_and_counted_once(store: Store) -> None:
+    store.fill("tasks/task_1/a", "tasks/task_10/a")
+    store.begin_uploads("tasks/task_1/big", "tasks/task_10/big")
+    backend = store.open()
+    for delete in (False, True):
+        result = purge(backend, delete=delete)
+        assert (result.count, result.message) == (1, "and 1 uploads that were never completed")
+    assert store.uploads() == ["tasks/task_10/big"]
+    assert store.left() == ["tasks/task_10/a"]
+    assert not backend.has_rest("task_1")
+
+
+def test_an_upload_that_is_completed_during_the_purge_goes_as_an_object(store: Store) -> None:
+    store.fill("tasks/task_1/a")
+    name = "tasks/task_1/late"
+    upload = store.client._create_multipart_upload(store.bucket, name, {})
+    tag = store.client._upload_part(store.bucket, name, BODY, {}, upload, 1)
+
+    def complete(number: int) -> None:
+        if number == 1:
+            store.client._complete_multipart_upload(store.bucket, name, upload, [Part(1, tag)])
+
+    result = purge(store.open(), guard=Guard(act=complete))
+    assert (result.outcome, result.count, result.message) == ("Deleted", 2, "")
+    assert store.left() == []

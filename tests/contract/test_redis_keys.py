@@ -195,6 +195,17 @@ def test_the_guard_is_asked_about_the_tasks_of_the_batch_only(store: Store) -> N
     assert guard.questions == [{"task_1", "task_3"}]
 
 
+def test_the_guard_is_asked_once_for_known_keys_and_those_of_the_first_page(store: Store) -> None:
+    store.fill("task:task_1", "task:task_1:a", "task:task_2")
+    guard = Guard()
+    assert summary(sweep(store.open(PATTERNS), "task_1", "task_2", guard=guard)) == [
+        ("Deleted", "", 2),
+        ("Deleted", "", 1),
+    ]
+    assert guard.questions == [{"task_1", "task_2"}]
+    assert store.left() == set()
+
+
 def test_a_guard_that_cannot_tell_stops_the_sweep(store: Store) -> None:
     store.fill("task:task_1:a")
     guard = Guard(fault=Fault("waiting", reasons.UNAVAILABLE, "the catalog is away"))

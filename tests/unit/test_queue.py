@@ -111,6 +111,31 @@ def test_an_add_now_supersedes_the_delay(queue: WorkQueue[str], clock: Clock) ->
     assert take_all(queue) == []
 
 
+def test_a_key_became_due_when_it_was_added_for_the_last_time(queue: WorkQueue[str], clock: Clock) -> None:
+    queue.add("a")
+    clock.now += 1
+    queue.add("a")
+    clock.now += 1
+    assert queue.get() == "a"
+    assert queue.due_at("a") == 101
+    queue.add("a")
+    clock.now += 1
+    assert queue.due_at("a") == 101
+    queue.done("a")
+    assert queue.get() == "a"
+    assert queue.due_at("a") == 103
+
+
+def test_a_delayed_key_became_due_when_its_delay_was_seen_to_end(queue: WorkQueue[str], clock: Clock) -> None:
+    queue.add_after("a", 5)
+    clock.now += 6
+    assert queue.get() == "a"
+    assert queue.due_at("a") == 106
+    queue.done("a")
+    with pytest.raises(KeyError):
+        queue.due_at("a")
+
+
 @pytest.mark.parametrize("delay_seconds", [0, -1])
 def test_no_delay_is_an_add(queue: WorkQueue[str], delay_seconds: float) -> None:
     queue.add_after("a", delay_seconds)

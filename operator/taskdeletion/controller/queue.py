@@ -44,6 +44,8 @@ class WorkQueue(Generic[K]):
         self._order = itertools.count()
         self._lanes: dict[K, Hashable] = {}
         self._ready: dict[Hashable, OrderedDict[K, int]] = {}  # lane -> keys in order of arrival, with their number
+        self._since: dict[K, float] = {}  # of keys that wait: when they were last added
+        self._taken: dict[K, float] = {}  # of keys that are being worked on: the same
         self._dirty: set[K] = set()
         self._processing: dict[K, Hashable] = {}  # key -> the lane it was taken from
         self._busy: Counter[Hashable] = Counter()
@@ -96,6 +98,7 @@ class WorkQueue(Generic[K]):
         """Say that the work on `key`, taken with `get`, has ended. KeyError when it was not being worked on."""
         with self._changed:
             lane = self._processing.pop(key)
+            del self._taken[key]
             self._busy[lane] -= 1
             if not self._busy[lane]:
                 del self._busy[lane]
@@ -105,6 +108,11 @@ class WorkQueue(Generic[K]):
             elif key not in self._due:
                 self._lanes.pop(key, None)
             self._changed.notify()  # the lane has room again
+
+    def due_at(self, key: K) -> float:
+        """When the work on `key`, taken with `get`, became due for the last time, by the clock. KeyError otherwise."""
+        with self._changed:
+            return self._taken[key]
 
     def shut_down(self) -> None:
         """Hand out no more keys and forget those that wait; every blocked `get` returns None. Cannot be undone."""
@@ -145,6 +153,7 @@ class WorkQueue(Generic[K]):
             self._dirty.add(key)
             return
         waiting = self._ready.setdefault(self._lanes.setdefault(key, None), OrderedDict())
+        self._since[key] = self._clock()
         if key not in waiting:
             waiting[key] = next(self._order)
             self._changed.notify()
@@ -181,5 +190,6 @@ class WorkQueue(Generic[K]):
         if not self._ready[lane]:
             del self._ready[lane]
         self._processing[key] = lane
+        self._taken[key] = self._since.pop(key)
         self._busy[lane] += 1
         return key

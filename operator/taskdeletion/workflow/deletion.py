@@ -62,8 +62,11 @@ class DeletionWorkflow:
     jitter: Callable[[], float] = random.random
     _memories: Memories = field(default_factory=Memories)
 
-    def reconcile(self, key: Key) -> float | None:
-        """Bring one request as far as it can go now. Returns seconds until the next look, or None."""
+    def reconcile(self, key: Key, *, due_at: float | None = None) -> float | None:
+        """Bring one request as far as it can go now. Returns seconds until the next look, or None.
+
+        `due_at`: when that became due, by the clock; what was read of the store since then may be shared. None: now.
+        """
         if self.stopping.is_set():
             return None
         asked_at = self.clock()
@@ -80,7 +83,7 @@ class DeletionWorkflow:
             return self._expire(record)
         self.ownership.observe(record.standing)
         try:
-            return self._advance(record)
+            return self._advance(record, due_at)
         except (KubeUnavailable, KubeForbidden, StatusConflict):
             raise  # what passes by itself, and the worker tries again
         except Exception as error:
@@ -148,7 +151,7 @@ class DeletionWorkflow:
                 self._build_attempt(record, store, self._halting(record), only_begun=True).perform()
 
     # --- what goes on -----------------------------------------------------------------------------------------------
-    def _advance(self, record: Record) -> float | None:
+    def _advance(self, record: Record, due_at: float | None) -> float | None:
         if (rejection := find_rejection(record)) is not None:
             return self._finish(record, View("rejected", *rejection))
         halting, memory = self._halting(record), self._memories.of(record.live)
@@ -160,7 +163,8 @@ class DeletionWorkflow:
         if (delay := self._delay_of_retry(record)) is not None:
             return delay
         try:
-            with self.stores.open(record.live.key.namespace, record.spec.store_ref.name) as store:
+            namespace, name = record.live.key.namespace, record.spec.store_ref.name
+            with self.stores.open(namespace, name, due_at=due_at) as store:
                 return self._work(record, store, halting, memory)
         except Fault as fault:
             return self._wait(record, fault)

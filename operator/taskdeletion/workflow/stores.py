@@ -13,20 +13,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import ValidationError
-
 from taskdeletion.api import reasons
-from taskdeletion.api.task_store import TaskStore, TaskStoreSpec
+from taskdeletion.api.task_store import TaskStoreSpec
 from taskdeletion.backends.directory import Crew, DirectoryRoot
 from taskdeletion.domain.faults import Fault
-from taskdeletion.domain.overlaps import find_ambiguity, find_overlap
 from taskdeletion.domain.results import Problem
 from taskdeletion.executors.store import Connections, OpenStore, StorePools
-from taskdeletion.kube.objects import Cluster, LiveObject
+from taskdeletion.kube.objects import Cluster
 from taskdeletion.kube.secrets import SecretData
 from taskdeletion.settings import Settings
-from taskdeletion.workflow.connecting import connect, list_secrets
-from taskdeletion.workflow.rejection import describe_invalid
+from taskdeletion.workflow.connecting import connect
+from taskdeletion.workflow.locating import Located, Reading, Readings
 
 Part = Literal["Catalog", "Directory", "Redis", "ObjectStore"]
 #: A store that was found whole this long ago is not probed again before work begins.
@@ -44,19 +41,11 @@ class _Entry:
     probed_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
-    """A TaskStore as it stands in the cluster, valid and alone in its places."""
-
-    live: LiveObject
-    spec: TaskStoreSpec
-
-
 class Stores:
     """All stores that this process works on. Thread-safe."""
 
     def __init__(self, cluster: Cluster, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._cluster = cluster
+        self._readings = Readings(cluster, clock)
         self._settings = settings
         self._clock = clock
         self._entries: dict[tuple[str, str], _Entry] = {}
@@ -65,9 +54,12 @@ class Stores:
         self._crew = Crew(limit=settings.directory_threads, helpers=settings.directory_helpers)
         self._probes = ThreadPoolExecutor(16, thread_name_prefix="probe")
 
-    def open(self, namespace: str, name: str) -> OpenStore:
-        """The store with every part usable, as a context manager. Raises Fault (waiting) with what is missing."""
-        store, entry = self._open(namespace, name)
+    def open(self, namespace: str, name: str, *, due_at: float | None = None) -> OpenStore:
+        """The store with every part usable, as a context manager. Raises Fault (waiting) with what is missing.
+
+        `due_at`: when the work became due, by the clock; what was read since then may be shared (`locating`).
+        """
+        store, entry = self._open(namespace, name, due_at)
         with ExitStack() as undo:
             undo.callback(store.close)
             self._require_whole(store, entry)
@@ -78,9 +70,10 @@ class Stores:
         """The store with its parts connected but not probed. Raises Fault (waiting)."""
         return self._open(namespace, name)[0]
 
-    def _open(self, namespace: str, name: str) -> tuple[OpenStore, _Entry]:
-        located = self.locate(namespace, name)
-        entry = self._acquire(located)
+    def _open(self, namespace: str, name: str, due_at: float | None = None) -> tuple[OpenStore, _Entry]:
+        reading = self._readings.read(namespace, name, due_at=due_at)
+        located = reading.located
+        entry = self._acquire(reading)
         with ExitStack() as undo:
             undo.callback(self._release, entry)
             directory = self._open_directory(located)
@@ -101,20 +94,8 @@ class Stores:
         return self._open_directory(self.locate(namespace, name))
 
     def locate(self, namespace: str, name: str) -> Located:
-        """Find and validate the TaskStore; refuse it where another one reaches for the same data."""
-        found = {live.key.name: live for live in self._cluster.list_objects(TaskStore.KIND, namespace)}
-        if name not in found or found[name].deleting:
-            raise Fault(
-                "waiting", reasons.STORE_NOT_FOUND, f"there is no TaskStore {name} in this namespace; create it"
-            )
-        specs, problem = _validate_all(found, name)
-        if problem is not None:
-            raise Fault("waiting", reasons.STORE_INVALID, problem)
-        if ambiguity := find_ambiguity(specs[name]):
-            raise Fault("waiting", reasons.STORE_INVALID, ambiguity)
-        if overlap := find_overlap(name, specs):
-            raise Fault("waiting", reasons.OVERLAPPING_STORE, overlap)
-        return Located(found[name], specs[name])
+        """Find and validate the TaskStore, now; Fault (waiting) where another one reaches for the same data."""
+        return self._readings.locate(namespace, name)
 
     def probe(self, store: OpenStore) -> Mapping[Part, list[Problem]]:
         """Ask every part of an open store whether it can be worked on; parts side by side."""
@@ -124,6 +105,7 @@ class Stores:
 
     def forget(self, namespace: str, name: str) -> None:
         """The TaskStore is gone: close its connections, now or when their last user is done."""
+        self._readings.forget(namespace, name)
         with self._lock:
             entry = self._entries.pop((namespace, name), None)
             unused = self._retire(entry)
@@ -169,7 +151,7 @@ class Stores:
         """Connect and probe one part alone: its neighbours may be broken."""
         alone = Located(located.live, _only(part, located.spec))
         try:
-            secrets = self._read_secrets(alone)
+            secrets = self._readings.read_secrets(alone)
             with ExitStack() as stack:
                 connections = connect(alone.spec, secrets, self._build_pools(alone), self._slots)
                 stack.callback(connections.close)
@@ -181,8 +163,8 @@ class Stores:
             return [Problem(fault.reason, fault.message)]
 
     # --- connections ------------------------------------------------------------------------------------------------
-    def _acquire(self, located: Located) -> _Entry:
-        secrets = self._read_secrets(located)
+    def _acquire(self, reading: Reading) -> _Entry:
+        located, secrets = reading.located, reading.secrets
         fingerprint = _fingerprint(located, secrets)
         key = (located.live.key.namespace, located.live.key.name)
         unused: list[Connections] = []
@@ -210,10 +192,6 @@ class Stores:
         entry.retired = True
         return [] if entry.uses else [entry.connections]
 
-    def _read_secrets(self, located: Located) -> dict[str, SecretData]:
-        names = list_secrets(located.spec)
-        return {name: self._cluster.read_secret(located.live.key.namespace, name) for name in names}
-
     def _build_pools(self, located: Located) -> StorePools:
         return StorePools(located.live.key.name, self._settings.store_threads)
 
@@ -240,17 +218,6 @@ def _close_all(unused: Iterable[Connections]) -> None:
     """Closing can wait for requests that are on their way, so it is never done under the lock."""
     for connections in unused:
         connections.close()
-
-
-def _validate_all(found: Mapping[str, LiveObject], name: str) -> tuple[dict[str, TaskStoreSpec], str | None]:
-    specs: dict[str, TaskStoreSpec] = {}
-    for each, live in found.items():
-        try:
-            specs[each] = TaskStoreSpec.model_validate(live.spec)
-        except ValidationError as error:
-            if each == name:
-                return {}, f"the spec of TaskStore {name} is not valid: {describe_invalid(error)}"
-    return specs, None
 
 
 def _fingerprint(located: Located, secrets: Mapping[str, SecretData]) -> str:

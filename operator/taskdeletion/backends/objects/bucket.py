@@ -110,13 +110,19 @@ class Bucket:
             return None
 
     def uploads(self, prefix: str) -> Iterator[UploadPage]:
-        """The uploads under a prefix that were begun and never completed, page by page."""
-        is_empty = True
-        for page in self._upload_pages(prefix, tolerated=CODES_OF_MISSING_FEATURE):
-            is_empty = is_empty and not page.uploads and not page.unnamed
-            yield page
-        if is_empty and not self._is_flat:  # such a server may answer a prefix with nothing
-            yield from self._upload_pages("", tolerated=CODES_OF_MISSING_FEATURE | CODES_OF_DENIAL, under=prefix)
+        """The uploads under a prefix that were begun and never completed, page by page.
+
+        A server that is not flat may answer a prefix with nothing, so that it is asked for those of the whole bucket.
+        """
+        if not self._is_flat:
+            try:
+                yield from self._upload_pages("", under=prefix)
+            except Fault as fault:  # a policy may know prefixes only
+                if not _has_code(fault, CODES_OF_DENIAL):
+                    raise
+            else:
+                return
+        yield from self._upload_pages(prefix)
 
     def abort(self, upload: Upload) -> None:
         """Abort an upload; that it is gone is as good."""
@@ -159,11 +165,11 @@ class Bucket:
             raise
         return None
 
-    def _upload_pages(self, prefix: str, *, tolerated: Collection[str], under: str = "") -> Iterator[UploadPage]:
+    def _upload_pages(self, prefix: str, *, under: str = "") -> Iterator[UploadPage]:
         following: Mapping[str, str] | None = {}
         while following is not None:
             query = {"uploads": "", "prefix": prefix, "delimiter": "", "max-uploads": str(PAGE_SIZE), **following}
-            page = self._ask_or(UploadPage([], [], None), tolerated, self._upload_page, query)
+            page = self._ask_or(UploadPage([], [], None), CODES_OF_MISSING_FEATURE, self._upload_page, query)
             _require_advance(following, page.following)
             yield _only_under(under or prefix, page)
             following = page.following
@@ -196,9 +202,13 @@ class Bucket:
         try:
             return self._ask(request, *arguments)
         except Fault as fault:
-            if isinstance(fault.__cause__, S3Error) and fault.__cause__.code in codes:
+            if _has_code(fault, codes):
                 return default
             raise
+
+
+def _has_code(fault: Fault, codes: Collection[str]) -> bool:
+    return isinstance(fault.__cause__, S3Error) and fault.__cause__.code in codes
 
 
 def _require_under(prefix: str, objects: Sequence[Listed]) -> None:

@@ -118,17 +118,28 @@ class Objects:
     # --- a purge ------------------------------------------------------------------------------------------------------
 
     def _repeat(self, purge: Purge) -> None:
-        for _ in range(MAX_PASSES):
+        for number in range(MAX_PASSES):
             purge.begin_pass()
             versioned = self._bucket.is_versioned()
             purge.looks_at_locks = versioned and not purge.delete and self._bucket.has_locks()
             for prefix in self._prefixes(purge.task_id):
-                self._purge_prefix(purge, prefix, versioned=versioned)
+                self._look_once(purge, prefix, versioned=versioned, is_first=number == 0)
             if not purge.delete or not purge.has_found:
                 self._require_unhidden(purge.task_id, versioned=versioned)
                 return
         message = f"objects were still being written after {MAX_PASSES} passes"
         purge.fault = Fault("retriable", reasons.STILL_WRITTEN, message)
+
+    def _look_once(self, purge: Purge, prefix: str, *, versioned: bool, is_first: bool) -> None:
+        """Purge what one pass finds. Uploads before objects, so that one completed meanwhile is found as one.
+
+        The first pass leaves them to the next one where there has to be one, and looks for them last where not.
+        """
+        if not is_first:
+            self._abort_uploads(purge, prefix)
+        self._purge_prefix(purge, prefix, versioned=versioned)
+        if is_first and not (purge.delete and purge.has_found):
+            self._abort_uploads(purge, prefix)
 
     def _purge_prefix(self, purge: Purge, prefix: str, *, versioned: bool) -> None:
         """While batches are on their way, the next page is listed; never more of them than threads wait beside."""
@@ -146,7 +157,6 @@ class Objects:
             for future in pending:
                 purge.add(future.result())
         purge.check()
-        self._abort_uploads(purge, prefix)
 
     def _abort_uploads(self, purge: Purge, prefix: str) -> None:
         for page in self._bucket.uploads(prefix):

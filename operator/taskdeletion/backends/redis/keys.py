@@ -50,15 +50,14 @@ class RedisKeys:
     def run_pass(self, sweep: Sweep) -> bool:
         """Look at every key once, and remove what may go; whether what was not found was not there. Raises Fault."""
         sweep.found.clear()
-        for keys in _chunks(sweep.known_keys(), PAGE_SIZE):
-            sweep.check_halt()
-            replies = self._server.exchange([("EXISTS", key) for key in keys])
-            there = [key for key, reply in zip(keys, replies, strict=True) if require_reply(reply)]
-            self._remove(sweep, there)
         wild = [pattern for pattern in self._patterns if pattern.has_wildcard]
+        *before, last = [*_chunks(sweep.known_keys(), PAGE_SIZE)] or [[]]
+        for keys in before if wild else [*before, last]:
+            sweep.check_halt()
+            self._remove(sweep, _present(keys, self._server.exchange([("EXISTS", key) for key in keys])))
         if not (wild and sweep.active):
             return True
-        return self._search(sweep, self._server.scan(build_scan_match(wild, sweep.active)))
+        return self._search(sweep, self._server.scan(build_scan_match(wild, sweep.active)), last)
 
     def find_rest(self, task_ids: Collection[str]) -> set[str]:
         """The ids that still have keys. Raises Fault."""
@@ -94,9 +93,13 @@ class RedisKeys:
         message = f"keys were still being written after {MAX_PASSES} passes"
         sweep.fail(sweep.found & sweep.active, Fault("retriable", reasons.STILL_WRITTEN, message))
 
-    def _search(self, sweep: Sweep, scan: Scan) -> bool:
-        """Remove what a scan shows: each page travels with the removal of the one before."""
-        keys: list[bytes] = []
+    def _search(self, sweep: Sweep, scan: Scan, known: Sequence[bytes]) -> bool:
+        """Remove what a scan shows, and known keys: each page travels with the removal of the one before.
+
+        Whether the known keys are there is asked with the first page, so that both are one batch.
+        """
+        sweep.check_halt()
+        keys = _present(known, scan.advance([("EXISTS", key) for key in known])) + scan.page()
         while not scan.is_done:
             sweep.check_halt()
             removals = self._removals(sweep, keys)
@@ -122,6 +125,11 @@ class RedisKeys:
         if batch and self._server.is_cluster:
             return [(task_id, ("UNLINK", key)) for task_id, mine in batch.items() for key in mine]
         return [(task_id, ("UNLINK", *mine)) for task_id, mine in batch.items()]
+
+
+def _present(keys: Sequence[bytes], replies: Sequence[object]) -> list[bytes]:
+    """The keys that are there, by the replies to EXISTS. Raises Fault."""
+    return [key for key, reply in zip(keys, replies, strict=True) if require_reply(reply)]
 
 
 def _count(sweep: Sweep, removals: Sequence[tuple[str, Command]], replies: Sequence[object]) -> None:
