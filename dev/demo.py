@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dev.pipeline import Pipeline, Residue
 from dev.stack import Stack, start_stack
-from dev.story import FORGOTTEN, KEPT, NAMESPACE, REQUESTS, Story
+from dev.story import FORGOTTEN, KEPT, NAMESPACE, POLICY, REQUESTS, Story
 
 ROOT = Path(__file__).resolve().parents[1]
 STORES = ("default", "workflows")
@@ -45,8 +45,24 @@ def play(stack: Stack, story: Story) -> int:
     kubectl(stack, "get", "tst", "-n", NAMESPACE)
     say(f"kubectl describe td mixed -n {NAMESPACE}")
     kubectl(stack, "describe", "td", "mixed", "-n", NAMESPACE)
+    follow_policy(stack)
     wrong = [name for name, (_, phase) in REQUESTS.items() if read_phase(stack, name) != phase]
     return close(story, before, wrong)
+
+
+def follow_policy(stack: Stack) -> None:
+    """A retention policy, from its preview to the end of a run."""
+    policy = f"trp/{POLICY}"
+    say("kubectl apply -f dev/policy.yaml")
+    kubectl(stack, "apply", "-f", str(ROOT / "dev" / "policy.yaml"))
+    kubectl(stack, "wait", "--for=jsonpath={.status.preview.generation}=1", policy, "-n", NAMESPACE, "--timeout=60s")
+    say("What its next run would take")
+    kubectl(stack, "get", policy, "-n", NAMESPACE, "-o", "jsonpath={.status.preview}{'\\n'}")
+    say("Its next run, within a minute")
+    ended = "--for=jsonpath={.status.lastRun.phase}=Succeeded"
+    kubectl(stack, "wait", ended, policy, "-n", NAMESPACE, "--timeout=120s")
+    say(f"kubectl get trp,td -n {NAMESPACE}")
+    kubectl(stack, "get", "trp,td", "-n", NAMESPACE)
 
 
 def install_crds(stack: Stack) -> None:
@@ -95,7 +111,7 @@ def read_phase(stack: Stack, name: str) -> str:
 def close(story: Story, before: dict[str, Residue], wrong_phases: list[str]) -> int:
     """Print the closing table; 1 if anything is not as expected."""
     say("What was there, what is there now")
-    line = "{:22} {:18} {:>16} {:>14}  {:18} {}"
+    line = "{:24} {:18} {:>16} {:>14}  {:18} {}"
     print(line.format("TASK", "CATALOG SAYS", "BEFORE f/k/o/r", "NOW f/k/o/r", "EXPECTED", "REQUEST"))
     after, bad = story.look(), 0
     for pipeline, task in story.tasks():

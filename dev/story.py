@@ -44,6 +44,11 @@ TASKS = (
     Expected("task_19990101_000000", "-", KEPT, "mixed: NotFound (its files have no row)", row=False),
     Expected("task_20250705_080000", "completed", KEPT, "preview: WouldDelete"),
     Expected("task_20250706_000000", "in_progress", FREED, "clean-stuck: Deleted (forced)"),
+    Expected("nightly_20250801_020000", "completed", FREED, "every-minute (policy): Deleted"),
+    Expected("nightly_20250802_020000", "failed", FREED, "every-minute (policy): Deleted"),
+    Expected("nightly_20250803_020000", "in_progress", KEPT, "a policy takes finished tasks only"),
+    Expected("nightly_20250804_020000", "completed", KEPT, "every-minute keeps the newest two"),
+    Expected("nightly_20250805_020000", "completed", KEPT, "every-minute keeps the newest two"),
 )
 WORKFLOWS = (
     Expected("wf-20250710-1", "completed", FORGOTTEN, "free-workflows: Deleted", keys=0),
@@ -53,6 +58,7 @@ WORKFLOWS = (
     ),
     Expected("wf-20250601-1", "-", KEPT, "free-workflows: NotFound (its state expired)", keys=0, row=False),
 )
+POLICY = "every-minute"
 #: name of the example -> condition to wait for, phase in the end
 REQUESTS = {
     "free-july": ("Complete", "Succeeded"),

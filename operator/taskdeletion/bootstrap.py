@@ -13,11 +13,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from taskdeletion.api.retention_policy import TaskRetentionPolicy
 from taskdeletion.api.task_deletion import TaskDeletion, TaskDeletionSpec, TaskDeletionStatus
 from taskdeletion.api.task_store import TaskStore
 from taskdeletion.controller.queue import WorkQueue
 from taskdeletion.controller.workers import Workers
 from taskdeletion.domain.conditions import is_terminal
+from taskdeletion.kube.children import Children
 from taskdeletion.kube.client import KubeForbidden, KubeUnavailable, connect
 from taskdeletion.kube.objects import Cluster, Key, LiveObject
 from taskdeletion.observe.health import HealthServer
@@ -26,6 +28,7 @@ from taskdeletion.workflow.deletion import DeletionWorkflow
 from taskdeletion.workflow.intake import Intake, lane_of
 from taskdeletion.workflow.ownership import Ownership
 from taskdeletion.workflow.record import build_standing
+from taskdeletion.workflow.retention import RetentionWorkflow
 from taskdeletion.workflow.store_status import StoreWorkflow
 from taskdeletion.workflow.stores import Stores
 from taskdeletion.workflow.sweep import Sweep
@@ -48,12 +51,13 @@ class Services:
         self._queue: WorkQueue[Key] = WorkQueue(lane_limit=settings.store_threads)
         self._ownership = Ownership(self._queue.add)
         self._stores = Stores(self._cluster, settings)
-        self._intake = Intake(self._queue.add)
+        self._intake = Intake(self._queue.add, self._queue.add_after)
         self._deletions = DeletionWorkflow(self._cluster, self._stores, self._ownership, self._stopping)
         sweep = Sweep(self._cluster, self._stores, self._ownership)
         self._store_workflow = StoreWorkflow(
             self._cluster, self._stores, self._ownership, sweep, self._queue.add, settings.probe_interval_seconds
         )
+        self._retention = RetentionWorkflow(self._cluster, Children(self._api), self._stores, self._stopping)
         self._workers = Workers(self._queue, self._reconcile, count=settings.workers, name="worker")
         self._resync = threading.Thread(target=self._resync_often, name="resync", daemon=True)
         self._health = self._build_health()
@@ -102,7 +106,9 @@ class Services:
     def _reconcile(self, key: Key) -> float | None:
         if key.kind == TaskStore.KIND:
             return self._store_workflow.reconcile(key) if not self._stopping.is_set() else None
-        return self._deletions.reconcile(key)
+        if key.kind == TaskRetentionPolicy.KIND:
+            return self._retention.reconcile(key) if not self._stopping.is_set() else None
+        return self._deletions.reconcile(key, due_at=self._queue.due_at(key))
 
     # --- knowing everybody ------------------------------------------------------------------------------------------
     def _seed(self) -> None:
@@ -130,7 +136,7 @@ class Services:
     def _look_at_everything(self) -> None:
         """A watch can lose events (a re-list after 410 reports no deletions): look at every object once in a while."""
         found: set[Key] = set()
-        for kind in (TaskStore.KIND, TaskDeletion.KIND):
+        for kind in (TaskStore.KIND, TaskRetentionPolicy.KIND, TaskDeletion.KIND):
             self._cluster.visit(kind, lambda live: self._look_at(live, found))
         for key in self._ownership.live_keys():
             self._queue.add(key)
@@ -139,7 +145,7 @@ class Services:
     def _look_at(self, live: LiveObject, found: set[Key]) -> None:
         found.add(live.key)
         seen = live.status.get("observedGeneration") == live.generation
-        if live.key.kind == TaskStore.KIND or "completionTime" not in live.status or not seen:
+        if live.key.kind != TaskDeletion.KIND or "completionTime" not in live.status or not seen:
             self._queue.add(live.key, lane=lane_of(live.key, live.spec))
 
     # --- health -----------------------------------------------------------------------------------------------------

@@ -71,8 +71,11 @@ def test_the_main_job_needs_nothing_beyond_the_charts_rights(
     [
         ("list", "secrets"),
         ("delete", "pods"),
-        ("create", "taskdeletions.datapipeline.dev"),
         ("update", "taskdeletions.datapipeline.dev"),
+        ("deletecollection", "taskdeletions.datapipeline.dev"),
+        ("create", "taskretentionpolicies.datapipeline.dev"),
+        ("patch", "taskretentionpolicies.datapipeline.dev"),
+        ("delete", "taskretentionpolicies.datapipeline.dev"),
         ("delete", "taskstores.datapipeline.dev"),
         ("get", "customresourcedefinitions.apiextensions.k8s.io"),
     ],
@@ -83,6 +86,30 @@ def test_the_charts_account_may_do_nothing_that_it_need_not(
     account = f"system:serviceaccount:{RELEASE_NAMESPACE}:{ACCOUNT}"
     answer = kube.kubectl("auth", "can-i", verb, resource, "--as", account, "-n", pipeline.namespace, check=False)
     assert answer.splitlines()[0] == "no"
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource"),
+    [
+        ("watch", "taskretentionpolicies.datapipeline.dev"),
+        ("create", "taskdeletions.datapipeline.dev"),
+        ("patch", "taskdeletions.datapipeline.dev"),
+        ("delete", "taskdeletions.datapipeline.dev"),
+    ],
+)
+def test_the_charts_account_may_do_what_a_policy_needs(
+    kube: Kube, pipeline: Pipeline, namespaces: list[str], verb: str, resource: str
+) -> None:
+    account = f"system:serviceaccount:{RELEASE_NAMESPACE}:{ACCOUNT}"
+    answer = kube.kubectl("auth", "can-i", verb, resource, "--as", account, "-n", pipeline.namespace, check=False)
+    assert answer.splitlines()[0] == "yes"
+
+
+def test_the_charts_account_may_report_on_policies(kube: Kube, pipeline: Pipeline, namespaces: list[str]) -> None:
+    account = f"system:serviceaccount:{RELEASE_NAMESPACE}:{ACCOUNT}"
+    resource = ("taskretentionpolicies.datapipeline.dev", "--subresource=status")
+    answer = kube.kubectl("auth", "can-i", "patch", *resource, "--as", account, "-n", pipeline.namespace, check=False)
+    assert answer.splitlines()[0] == "yes"
 
 
 def test_rights_in_one_namespace_reach_no_other(kube: Kube, pipeline: Pipeline) -> None:

@@ -28,8 +28,10 @@ Manifest = dict[str, Any]
 INSTALL = CHART.parents[1] / "docs" / "install.md"
 
 RULES = {
-    ("datapipeline.dev", "taskdeletions"): {"get", "list", "watch", "delete"},
+    ("datapipeline.dev", "taskdeletions"): {"get", "list", "watch", "create", "patch", "delete"},
     ("datapipeline.dev", "taskdeletions/status"): {"get", "patch"},
+    ("datapipeline.dev", "taskretentionpolicies"): {"get", "list", "watch"},
+    ("datapipeline.dev", "taskretentionpolicies/status"): {"get", "patch"},
     ("datapipeline.dev", "taskstores"): {"get", "list", "watch"},
     ("datapipeline.dev", "taskstores/status"): {"get", "patch"},
     ("", "secrets"): {"get"},
@@ -450,5 +452,12 @@ def test_the_operator_takes_every_number_that_the_schema_takes(setting: str, lim
 def test_the_notes_say_what_comes_next() -> None:
     notes = run_helm(["install", "r", CHART, "--namespace", "ops", "--dry-run=client", "--set", "crds.install=false"])
     assert "kubectl -n ops rollout status deployment/r-task-deletion-operator" in notes
-    for words in ("create secret generic", "TaskStore", "TaskDeletion", "docs/install.md", "crds.install is false"):
+    for words in (
+        "create secret generic",
+        "TaskStore",
+        "TaskDeletion",
+        "TaskRetentionPolicy",
+        "docs/install.md",
+        "crds.install is false",
+    ):
         assert words in notes

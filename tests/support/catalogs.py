@@ -38,6 +38,15 @@ KEYS: Final = StateKeys(
     time_zone="UTC",
     terminal_statuses=frozenset({"completed", "failed"}),
 )
+#: Set by the server itself: to send 200,000 keys takes long.
+FILL: Final = """
+for number = ARGV[1], ARGV[2] do
+    local created = ARGV[3] + number * 60
+    redis.call('SET', string.format('task_%06d:node:extract', number), string.format(
+        '{"status": "completed", "created_at": %d, "updated_at": %d}', created, created))
+end
+"""
+FILL_BATCH: Final = 5000
 
 
 @dataclass
@@ -75,6 +84,10 @@ class Tasks(ABC):
     @abstractmethod
     def put(self, *task_ids: str, status: str = "completed", created_at: datetime | None = CREATED) -> None:
         """Tasks with three records each, of a run that ended long ago."""
+
+    @abstractmethod
+    def fill(self, count: int) -> None:
+        """So many tasks, task_000001 and so on, each created a minute after the one before; one record each."""
 
     @abstractmethod
     def change(self, task_id: str) -> None:
@@ -125,6 +138,15 @@ class PostgresTasks(Tasks):
                     values,
                 )
 
+    def fill(self, count: int) -> None:
+        self.database.execute(
+            "INSERT INTO data_pipeline_tasks (task_id, status, created_at) SELECT 'task_' || lpad(n::text, 6, '0'),"
+            " 'completed', %s + n * interval '1 minute' FROM generate_series(1, %s) n",
+            _naive(CREATED),
+            count,
+        )
+        self.database.execute("ANALYZE data_pipeline_tasks")
+
     def change(self, task_id: str) -> None:
         self._set(task_id, "updated_at", UPDATED + timedelta(microseconds=1))
 
@@ -174,6 +196,11 @@ class RedisTasks(Tasks):
     def put(self, *task_ids: str, status: str = "completed", created_at: datetime | None = CREATED) -> None:
         value = json.dumps(state(status, created_at=created_at))
         self.client.mset({key_of(task_id, node): value for task_id in task_ids for node in NODES})
+
+    def fill(self, count: int) -> None:
+        for first in range(1, count + 1, FILL_BATCH):
+            last = min(first + FILL_BATCH - 1, count)
+            self.client.eval(FILL, 0, str(first), str(last), str(int(CREATED.timestamp())))
 
     def write(self, key: str, value: object) -> None:
         """One key: bytes as they are, anything else as JSON."""

@@ -15,7 +15,10 @@ SETTLED = {"completionTime": "2025-07-02T00:00:00Z", "observedGeneration": 1}
 class Inbox:
     def __init__(self) -> None:
         self.added: list[tuple[Key, tuple[str, str, str]]] = []
-        self.intake = Intake(lambda key, *, lane: self.added.append((key, lane)))
+        self.delayed: list[Key] = []
+        self.intake = Intake(
+            lambda key, *, lane: self.added.append((key, lane)), lambda key, _: self.delayed.append(key)
+        )
 
     def send(
         self,
@@ -148,3 +151,20 @@ def test_an_object_without_a_spec_is_looked_at(inbox: Inbox, spec: dict[str, Any
 )
 def test_lanes_hold_what_may_be_stuck_together(kind: str, spec: dict[str, Any], lane: tuple[str, str, str]) -> None:
     assert lane_of(Key(kind, "ns", "td"), spec) == lane
+
+
+@pytest.mark.parametrize(
+    ("event", "status", "labels", "woken"),
+    [
+        ("MODIFIED", SETTLED, {"datapipeline.dev/policy": "nightly"}, True),
+        ("DELETED", {}, {"datapipeline.dev/policy": "nightly"}, True),
+        ("MODIFIED", {}, {"datapipeline.dev/policy": "nightly"}, False),
+        ("MODIFIED", SETTLED, {}, False),
+    ],
+    ids=["ended", "deleted", "going on", "of no policy"],
+)
+def test_a_policy_hears_that_a_taskdeletion_of_its_own_is_over(
+    inbox: Inbox, event: str, status: Mapping[str, Any], labels: Mapping[str, str], woken: bool
+) -> None:
+    inbox.send(event, status=status, labels=labels)
+    assert inbox.delayed == ([Key("TaskRetentionPolicy", "ns", "nightly")] if woken else [])

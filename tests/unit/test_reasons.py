@@ -82,7 +82,11 @@ def test_every_reason_is_used() -> None:
 
 
 #: The same words in another vocabulary: types of conditions, and error codes of S3.
-HOMONYMS = {("domain/conditions.py", "Accepted"), ("backends/objects/faults.py", "ObjectLocked")}
+HOMONYMS = {
+    ("domain/conditions.py", "Accepted"),
+    ("workflow/policy_record.py", "Accepted"),
+    ("backends/objects/faults.py", "ObjectLocked"),
+}
 
 
 def test_no_reason_is_written_inline() -> None:

@@ -59,11 +59,12 @@ def handlers(registry: kopf.OperatorRegistry, part: str) -> list[Any]:
     return list(getattr(registry, part).get_all_handlers())
 
 
-def test_events_of_both_kinds_are_watched(registry: kopf.OperatorRegistry) -> None:
+def test_events_of_all_kinds_are_watched(registry: kopf.OperatorRegistry) -> None:
     found = [handler.selector for handler in handlers(registry, "_watching")]
 
     assert [(one.group, one.version, one.any_name or one.plural) for one in found] == [
         (GROUP, VERSION, "taskdeletions"),
+        (GROUP, VERSION, "taskretentionpolicies"),
         (GROUP, VERSION, "taskstores"),
     ]
 
@@ -75,7 +76,7 @@ def test_nothing_is_registered_that_would_add_a_finalizer_or_keep_progress(
     assert handlers(registry, part) == []
 
 
-@pytest.mark.parametrize(("number", "kind"), [(0, "TaskDeletion"), (1, "TaskStore")])
+@pytest.mark.parametrize(("number", "kind"), [(0, "TaskDeletion"), (1, "TaskRetentionPolicy"), (2, "TaskStore")])
 @pytest.mark.parametrize("event", ["ADDED", "MODIFIED", "DELETED", None])
 def test_an_event_is_handed_on_as_it_came(
     registry: kopf.OperatorRegistry, services: FakeServices, number: int, kind: str, event: str | None

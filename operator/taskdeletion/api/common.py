@@ -55,6 +55,8 @@ class Kind(Model):
     SHORT_NAMES: ClassVar[tuple[str, ...]]
     CATEGORIES: ClassVar[tuple[str, ...]] = (CATEGORY,)
     PRINTER_COLUMNS: ClassVar[tuple[dict[str, Any], ...]]
+    #: CEL rules over the whole object, such as its name.
+    ROOT_RULES: ClassVar[tuple[dict[str, str], ...]] = ()
 
 
 def _require_zone(value: datetime) -> datetime:
@@ -77,6 +79,16 @@ ObjectName = Annotated[
         " or a digit; copy it from kubectl get",
         min_length=1,
         max_length=253,
+    ),
+]
+StatusWord = Annotated[str, Field(min_length=1, max_length=64)]
+TimeZone = Annotated[
+    str,
+    matching(
+        r"^[A-Za-z0-9_+/-]+$",
+        "this is no name of the IANA time zone database; write for example UTC or Asia/Shanghai",
+        min_length=1,
+        max_length=64,
     ),
 ]
 Reason = Annotated[str, Field(max_length=64)]

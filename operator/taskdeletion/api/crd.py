@@ -10,12 +10,13 @@ from typing import Any, Final
 import yaml
 
 from taskdeletion.api.common import GROUP, VERSION, Kind
+from taskdeletion.api.retention_policy import TaskRetentionPolicy
 from taskdeletion.api.task_deletion import INT64_MAX, TaskDeletion
 from taskdeletion.api.task_store import TaskStore
 
 Schema = dict[str, Any]
 
-KINDS: Final[tuple[type[Kind], ...]] = (TaskDeletion, TaskStore)
+KINDS: Final[tuple[type[Kind], ...]] = (TaskDeletion, TaskRetentionPolicy, TaskStore)
 HEADER: Final = "Generated from operator/taskdeletion/api by `make generate`. Do not edit."
 
 _RULES: Final = "x-kubernetes-validations"
@@ -48,7 +49,8 @@ def build_schema(kind: type[Kind]) -> Schema:
     """The structural schema of `kind`: no references, no unions, the fields of every object first."""
     found = kind.model_json_schema(by_alias=True)
     schema = _structural(found, found.get("$defs", {}))
-    return {**schema, "properties": {**_OBJECT_FIELDS, **schema["properties"]}}
+    rules = {_RULES: [dict(found) for found in kind.ROOT_RULES]} if kind.ROOT_RULES else {}
+    return {**schema, "properties": {**_OBJECT_FIELDS, **schema["properties"]}, **rules}
 
 
 def render_crds() -> dict[str, str]:
@@ -172,6 +174,8 @@ def _keyword(key: str, value: Any, node: Schema) -> Schema:
     match key:
         case "const":
             return {"enum": [value]}
+        case "default" if isinstance(value, dict):  # an optional field that is not set is left out
+            return {key: {name: given for name, given in value.items() if given is not None}}
         case "exclusiveMinimum" if node["type"] == "integer":
             return {"minimum": value + 1}
         case "exclusiveMaximum" if node["type"] == "integer":

@@ -83,3 +83,14 @@ READY: Final = "Ready"
 
 # --- a whole directory that the sweep put back --------------------------------------------------------------------
 DIRECTORY_PUT_BACK: Final = "DirectoryPutBack"
+
+# --- a policy and its runs ----------------------------------------------------------------------------------------
+SCHEDULED: Final = "Scheduled"
+RUN_ACTIVE: Final = "RunActive"
+PREVIOUS_RUN_ACTIVE: Final = "PreviousRunActive"
+RUN_SKIPPED: Final = "RunSkipped"
+RUN_FAILED: Final = "RunFailed"
+LIMIT_EXCEEDED: Final = "LimitExceeded"
+LIMITED: Final = "Limited"
+NO_RULES: Final = "NoRules"
+NOTHING_MATCHED: Final = "NothingMatched"

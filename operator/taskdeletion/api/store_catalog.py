@@ -7,7 +7,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from taskdeletion.api.common import Model, ObjectReference, matching, rule, with_rules
+from taskdeletion.api.common import Model, ObjectReference, StatusWord, TimeZone, matching, rule, with_rules
 from taskdeletion.api.places import REDIS_REFERENCE, KeyPattern, fixed_choice, immutable
 
 _PLAIN: Final = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
@@ -26,17 +26,7 @@ TableName = Annotated[
         max_length=257,
     ),
 ]
-StatusWord = Annotated[str, Field(min_length=1, max_length=64)]
 FieldName = Annotated[str, Field(min_length=1, max_length=128)]
-TimeZone = Annotated[
-    str,
-    matching(
-        r"^[A-Za-z0-9_+/-]+$",
-        "this is no name of the IANA time zone database; write for example UTC or Asia/Shanghai",
-        min_length=1,
-        max_length=64,
-    ),
-]
 
 
 class PostgresCatalog(Model):

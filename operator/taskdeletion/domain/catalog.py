@@ -3,7 +3,7 @@
 PostgreSQL and Redis each fill `Catalog` in their own room; the workflow knows no more than this page. Pure.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -74,6 +74,34 @@ class Marks:
     row_locked: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class FinishedTask:
+    """A task that a survey found finished. `statuses`: of all that is kept of it, each a terminal one.
+
+    `created_at` in UTC. `has_files`: False where the catalog says that its data is gone.
+    """
+
+    task_id: str
+    statuses: frozenset[str]
+    created_at: datetime
+    has_files: bool = True
+
+
+class Survey(Protocol):
+    """All finished tasks of a catalog, as they were at one moment, or in one sweep."""
+
+    @property
+    def now(self) -> datetime:
+        """The catalog's own clock, in UTC, before the first task was read."""
+
+    def pages(self) -> Iterator[Sequence[FinishedTask]]:
+        """Every task once, in any order; once only. Raises Fault."""
+
+    @property
+    def with_files(self) -> int:
+        """Tasks that still have files, finished or not; known behind the last page."""
+
+
 class CommitUnknown(Exception):  # noqa: N818 - it says what is known, which is no error of ours
     """A COMMIT failed or was not answered: what it was to confirm has to be looked at once more."""
 
@@ -122,6 +150,12 @@ class Catalog(Protocol):
 
     def count_records(self, task_ids: Collection[str]) -> dict[str, int]:
         """How many records would go; ids that are not in the catalog are left out."""
+
+    def survey(self, terminal_statuses: Collection[str], *, with_gone: bool) -> AbstractContextManager[Survey]:
+        """Every task that is finished now and has a creation time; for the length of the `with` block.
+
+        `with_gone`: also those whose data the catalog knows to be gone. Raises Fault.
+        """
 
     def probe(self) -> list[Problem]:
         """What keeps the catalog from being worked with."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 from taskdeletion.domain.catalog import CatalogEntry, Version
 
@@ -61,13 +61,16 @@ class State:
     read_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What one key says. `age_seconds`: since its last change, None where nothing tells."""
+class StateFacts(NamedTuple):
+    """What one key says. `status`: "" where there is none; `age_seconds`: since its last change, None if nothing tells.
+
+    `is_settled`: its last change was long enough ago, or the TaskStore asks for no such check.
+    """
 
     status: str
     created_at: datetime | None
     age_seconds: float | None
+    is_settled: bool
 
 
 @dataclass(frozen=True)
@@ -84,17 +87,19 @@ class StateReader:
         lacks it. Its version changes with every change of a value, not with a time to live.
         """
         ordered = sorted(states, key=attrgetter("key"))
-        facts = [self._read(state) for state in ordered]
+        facts = [self.read(state) for state in ordered]
         created_at = _latest([fact.created_at for fact in facts])
         created = "" if created_at is None else created_at.isoformat(timespec="microseconds")
         version = Version(created, f"{len(ordered)}|{_digest(ordered)}")
         return CatalogEntry(task_id, version, self._choose_status(facts), created_at, self._describe_activity(facts))
 
-    def _read(self, state: State) -> _Facts:
-        keys = self.keys
+    def read(self, state: State) -> StateFacts:
+        """What one key says. A task is finished where every key has a terminal status and is settled."""
+        keys, settle = self.keys, self.keys.settle_seconds
         status, created, updated = _read_fields(state, (keys.status_field, keys.created_field, keys.updated_field))
         age = self._find_age(state, parse_time(updated, self.zone))
-        return _Facts(_read_status(status), parse_time(created, self.zone), age)
+        is_settled = not settle or (age is not None and age >= settle)
+        return StateFacts(_read_status(status), parse_time(created, self.zone), age, is_settled)
 
     def _find_age(self, state: State, updated_at: datetime | None) -> float | None:
         """Seconds since the last change, by the later of two witnesses; negative where clocks differ."""
@@ -105,19 +110,17 @@ class StateReader:
             ages.append(self.keys.ttl_seconds - state.ttl_seconds)
         return min(ages, default=None)
 
-    def _choose_status(self, facts: Sequence[_Facts]) -> str:
+    def _choose_status(self, facts: Sequence[StateFacts]) -> str:
         going_on = (fact.status for fact in facts if fact.status not in self.keys.terminal_statuses)
         return next(going_on, facts[0].status)
 
-    def _describe_activity(self, facts: Sequence[_Facts]) -> str:
-        settle = self.keys.settle_seconds
-        ages = [fact.age_seconds for fact in facts if fact.age_seconds is not None]
-        if not settle:
+    def _describe_activity(self, facts: Sequence[StateFacts]) -> str:
+        if all(fact.is_settled for fact in facts):
             return ""
+        ages = [fact.age_seconds for fact in facts if fact.age_seconds is not None]
         if len(ages) < len(facts):
             return _NEVER_TOLD
-        youngest = max(min(ages), 0)
-        return f"its state changed {int(youngest)} s ago, and settleSeconds is {settle}" if youngest < settle else ""
+        return f"its state changed {int(max(min(ages), 0))} s ago, and settleSeconds is {self.keys.settle_seconds}"
 
 
 def parse_time(value: object, zone: tzinfo) -> datetime | None:

@@ -12,6 +12,7 @@ from typing import Any
 import kopf
 
 from taskdeletion.api.common import GROUP, VERSION
+from taskdeletion.api.retention_policy import TaskRetentionPolicy
 from taskdeletion.api.task_deletion import TaskDeletion
 from taskdeletion.api.task_store import TaskStore
 from taskdeletion.bootstrap import Services
@@ -52,7 +53,7 @@ def build_registry(services: Services) -> kopf.OperatorRegistry:
 def register(registry: kopf.OperatorRegistry, services: Services) -> None:
     """Add the handlers to a registry of the caller's, such as that of `kopf run`."""
     _register_life(registry, services)
-    for kind in (TaskDeletion, TaskStore):
+    for kind in (TaskDeletion, TaskRetentionPolicy, TaskStore):
         _register_events(registry, services, kind=kind.KIND, plural=kind.PLURAL)
 
 

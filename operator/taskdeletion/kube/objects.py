@@ -12,13 +12,14 @@ from datetime import datetime
 from typing import Any, Literal
 
 from taskdeletion.api.common import API_VERSION, GROUP, VERSION
+from taskdeletion.api.retention_policy import TaskRetentionPolicy
 from taskdeletion.api.task_deletion import TaskDeletion
 from taskdeletion.api.task_store import TaskStore
 from taskdeletion.kube.client import MERGE_PATCH, Answer, Api, KubeRejected, KubeUnavailable, quoted
 from taskdeletion.kube.events import Event, EventPoster
 from taskdeletion.kube.secrets import SecretData, read_secret
 
-PLURALS: Mapping[str, str] = {kind.KIND: kind.PLURAL for kind in (TaskDeletion, TaskStore)}
+PLURALS: Mapping[str, str] = {kind.KIND: kind.PLURAL for kind in (TaskDeletion, TaskRetentionPolicy, TaskStore)}
 #: Objects of up to 512 KiB: a page is text, and again as much many times over as Python's values, at the same moment.
 PAGE_SIZE = 10
 # A list is begun anew when its continue token has expired (410); more often than this, the server is not well.
@@ -27,7 +28,7 @@ LIST_ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
-    """Names one object of ours. `kind` is TaskDeletion or TaskStore."""
+    """Names one object of ours. `kind` is TaskDeletion, TaskRetentionPolicy or TaskStore."""
 
     kind: str
     namespace: str

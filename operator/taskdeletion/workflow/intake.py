@@ -8,19 +8,24 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from taskdeletion.api.retention_policy import TaskRetentionPolicy
 from taskdeletion.api.task_deletion import TaskDeletion
+from taskdeletion.domain.runs import POLICY_LABEL
 from taskdeletion.kube.objects import Key
 
 Lane = tuple[str, str, str]
 Add = Callable[..., None]
 Seen = tuple[str, int, bool]
+#: What ends within this time is one reason to look at a policy.
+WAKE_SECONDS = 0.5
 
 
 class Intake:
-    """Turns events into keys. `add` is the queue's: `add(key, lane=…)`; the lane of a request is its store."""
+    """Turns events into keys. `add`, `add_after`: the queue's; the lane of a request is its store."""
 
-    def __init__(self, add: Add) -> None:
+    def __init__(self, add: Add, add_after: Callable[[Key, float], None]) -> None:
         self._add = add
+        self._add_after = add_after
         self._seen: dict[Key, Seen] = {}
         self._lock = threading.Lock()
 
@@ -28,6 +33,7 @@ class Intake:
         """Note one event: `event` is ADDED, MODIFIED, DELETED, or None for the first listing."""
         metadata = body["metadata"]
         key = Key(kind, metadata["namespace"], metadata["name"])
+        self._wake_policy(kind, event, body)
         if event == "DELETED":
             with self._lock:
                 self._seen.pop(key, None)
@@ -39,6 +45,13 @@ class Intake:
         """Forget what is not among `keys`: a watch can lose the news that an object is gone."""
         with self._lock:
             self._seen = {key: seen for key, seen in self._seen.items() if key in keys}
+
+    def _wake_policy(self, kind: str, event: str | None, body: Mapping[str, Any]) -> None:
+        """A policy wants to know that a TaskDeletion of its own ended; many that end together are one reason."""
+        policy = (body["metadata"].get("labels") or {}).get(POLICY_LABEL)
+        is_over = event == "DELETED" or (event == "MODIFIED" and "completionTime" in (body.get("status") or {}))
+        if kind == TaskDeletion.KIND and policy and is_over:
+            self._add_after(Key(TaskRetentionPolicy.KIND, body["metadata"]["namespace"], policy), WAKE_SECONDS)
 
     def _is_news(self, key: Key, metadata: Mapping[str, Any]) -> bool:
         seen: Seen = (metadata["uid"], metadata.get("generation", 0), "deletionTimestamp" in metadata)

@@ -20,6 +20,7 @@ from taskdeletion.backends.postgres.connection import (
 from taskdeletion.backends.postgres.marks import mark_rows
 from taskdeletion.backends.postgres.probe import probe_catalog
 from taskdeletion.backends.postgres.records import RecordDeletion, count_rows
+from taskdeletion.backends.postgres.survey import PostgresSurvey, survey_tasks
 from taskdeletion.backends.postgres.tables import CatalogTables, chunked, read_rows
 from taskdeletion.backends.postgres.transactions import READ, Transactions
 from taskdeletion.domain.catalog import CatalogEntry, HeldTasks, Marks, Version
@@ -105,6 +106,14 @@ class PostgresCatalog:
     def count_records(self, task_ids: Collection[str]) -> dict[str, int]:
         """How many rows (steps and task) would go; ids that are not in the catalog are left out."""
         return count_rows(self._transactions, self._tables, task_ids)
+
+    def survey(self, terminal_statuses: Collection[str], *, with_gone: bool) -> AbstractContextManager[PostgresSurvey]:
+        """The finished tasks that a TaskDeletion could name, with those whose creation is not known left out.
+
+        One read-only transaction holds a connection until the `with` block ends; a page of rows is in memory at a
+        time. Raises Fault before the block and from `pages`.
+        """
+        return survey_tasks(self._transactions, self._tables, terminal_statuses, with_gone=with_gone)
 
     def probe(self) -> list[Problem]:
         """What keeps the catalog from being worked with: connection, tables and columns, privileges, read-only."""

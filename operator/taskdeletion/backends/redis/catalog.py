@@ -16,6 +16,7 @@ from taskdeletion.backends.redis.state_probe import probe_states
 from taskdeletion.backends.redis.state_records import StateDeletion
 from taskdeletion.backends.redis.state_scripts import in_batches, read_states
 from taskdeletion.backends.redis.state_search import StateSearch
+from taskdeletion.backends.redis.state_survey import RedisSurvey
 from taskdeletion.domain.catalog import MAX_CLAIMED, CatalogEntry, HeldTasks, Marks, Version
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.key_patterns import KeyPattern
@@ -90,6 +91,19 @@ class RedisCatalog:
     def count_records(self, task_ids: Collection[str]) -> dict[str, int]:
         """How many state keys would go; ids without a key are left out."""
         return {task_id: len(keys) for task_id, keys in self._search.find(task_ids).items()}
+
+    @contextmanager
+    def survey(
+        self,
+        terminal_statuses: Collection[str],
+        *,
+        with_gone: bool,  # noqa: ARG002 - of the port: of what is gone Redis has no keys
+    ) -> Iterator[RedisSurvey]:
+        """The tasks of which every key is finished and settled, in one sweep; nothing is held.
+
+        Raises Fault before the block and from `pages`, where the sweep happens.
+        """
+        yield RedisSurvey(self._server, self._pattern, self._reader, terminal_statuses)
 
     def probe(self) -> list[Problem]:
         """What keeps the catalog from being worked with: connection, permissions, read-only."""

@@ -1,0 +1,234 @@
+"""Which finished tasks a policy takes: rules and limits in, a stream of tasks through, a selection out. Pure.
+
+The order of the stream makes no difference, and memory depends on `keepLast` and `maxTasksPerRun`, not on the number of
+tasks (ADR 0012). Nothing here reads a catalog or knows how a selection is carried out.
+"""
+
+import fnmatch
+import heapq
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from taskdeletion.api import reasons
+from taskdeletion.api.retention_policy import Rule, TaskRetentionPolicySpec
+from taskdeletion.domain.catalog import FinishedTask
+from taskdeletion.domain.durations import parse_duration
+
+NO_AGE: Final = timedelta(0)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+#: Microseconds since 1970 and id: what "oldest" and "newest" mean, so that equal times have one order too.
+Rank = tuple[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRule:
+    """A rule in values. `statuses` None: any terminal one; `pattern` None: any id; `keep_last` 0: protects nothing."""
+
+    statuses: frozenset[str] | None
+    pattern: re.Pattern[str] | None
+    older_than: timedelta
+    keep_last: int
+
+    @classmethod
+    def of(cls, rule: Rule) -> "RetentionRule":
+        """From what the policy says. Raises ValueError for a duration that is none."""
+        return cls(
+            statuses=frozenset(rule.statuses) if rule.statuses is not None else None,
+            # Translated without backtracking: no pattern takes longer than its length times that of the id.
+            pattern=re.compile(fnmatch.translate(rule.task_id_pattern)) if rule.task_id_pattern is not None else None,
+            older_than=parse_duration(rule.older_than) if rule.older_than is not None else NO_AGE,
+            keep_last=rule.keep_last or 0,
+        )
+
+    def is_about(self, task: FinishedTask) -> bool:
+        """Whether the rule speaks of this task, whatever its age."""
+        if self.statuses is not None and not task.statuses <= self.statuses:
+            return False
+        return self.pattern is None or self.pattern.match(task.task_id) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """The rules and limits of a policy. `max_percentage` None: no such limit; `with_gone`: records are to go too."""
+
+    rules: Sequence[RetentionRule]
+    max_tasks: int
+    max_percentage: int | None
+    minimum_age: timedelta
+    with_gone: bool
+
+    @classmethod
+    def of(cls, spec: TaskRetentionPolicySpec) -> "Retention":
+        """From the spec of a policy. Raises ValueError for a duration that is none."""
+        limits = spec.limits
+        return cls(
+            rules=[RetentionRule.of(rule) for rule in spec.rules],
+            max_tasks=limits.max_tasks_per_run,
+            max_percentage=limits.max_percentage,
+            minimum_age=parse_duration(limits.minimum_age) if limits.minimum_age is not None else NO_AGE,
+            with_gone=spec.template.delete_database_records is True,
+        )
+
+    @property
+    def smallest_age(self) -> timedelta:
+        """No task that is younger can be selected."""
+        return max(self.minimum_age, min((rule.older_than for rule in self.rules), default=NO_AGE))
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """What goes. `task_ids`: oldest first. `cutoff`: every selected task was created before it.
+
+    `matched`: tasks that a rule wants, of them `protected` and `refused` stay. `evaluated`: tasks that have files, or
+    finished ones whose records are to go. `reason`, `message`: why nothing goes, or not everything; "" otherwise.
+    """
+
+    task_ids: Sequence[str]
+    cutoff: datetime
+    evaluated: int
+    matched: int
+    protected: int
+    refused: int
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A task among the newest of `rules` rules. `is_wanted`: some rule would take it."""
+
+    is_wanted: bool
+    has_files: bool
+    rules: int = 0
+
+
+@dataclass
+class Selection:
+    """One evaluation at `now` (of the catalog). `offer` every finished task once, then ask for the `result`.
+
+    `busy`: ids that live requests of the policy name; they are protected.
+    """
+
+    retention: Retention
+    now: datetime
+    busy: Collection[str] = frozenset()
+    _newest: list[list[Rank]] = field(init=False)
+    _held: dict[str, _Held] = field(default_factory=dict)
+    _oldest: list[tuple[int, "_Backwards"]] = field(default_factory=list)
+    _matched: int = 0
+    _protected: int = 0
+    _free: int = 0
+    _free_with_files: int = 0
+    _gone: int = 0
+
+    def __post_init__(self) -> None:
+        self.now = self.now.replace(microsecond=0)  # a cutoff has whole seconds, and refuses what is as old as it
+        self._newest = [[] for _ in self.retention.rules]
+
+    def offer(self, task: FinishedTask) -> None:
+        """Take one finished task into account."""
+        if not task.has_files:
+            if not self.retention.with_gone:
+                return
+            self._gone += 1
+        about = [number for number, rule in enumerate(self.retention.rules) if rule.is_about(task)]
+        if not about:
+            return
+        age = self.now - task.created_at
+        is_wanted = any(self._is_old(age, self.retention.rules[number]) for number in about)
+        self._matched += is_wanted
+        is_shielded = is_wanted and (age <= self.retention.minimum_age or task.task_id in self.busy)
+        self._protected += is_shielded
+        rank = ((task.created_at - _EPOCH) // _MICROSECOND, task.task_id)
+        held = _Held(is_wanted and not is_shielded, task.has_files)
+        keeping = [number for number in about if self.retention.rules[number].keep_last]
+        if keeping:
+            self._hold(rank, held, keeping)
+        else:
+            self._let_go(rank, held)
+
+    def result(self, *, with_files: int) -> Selected:
+        """What goes. `with_files`: tasks of the catalog that still have files, finished or not."""
+        kept = sum(held.is_wanted for held in self._held.values())
+        protected, evaluated = self._protected + kept, with_files + self._gone
+        cutoff = self.now - self.retention.smallest_age
+        refusal = self._find_refusal(with_files)
+        if refusal is not None:
+            reason, message = refusal
+            return Selected((), cutoff, evaluated, self._matched, protected, self._free, reason, message)
+        task_ids = [task_id for _, task_id in sorted(back.forwards(front) for front, back in self._oldest)]
+        left = self._free - len(task_ids)
+        reason, message = self._explain(left)
+        return Selected(task_ids, cutoff, evaluated, self._matched, protected, left, reason, message)
+
+    @staticmethod
+    def _is_old(age: timedelta, rule: RetentionRule) -> bool:
+        return age > rule.older_than
+
+    # --- the newest of each rule, which stay ------------------------------------------------------------------------
+    def _hold(self, rank: Rank, held: _Held, rules: Sequence[int]) -> None:
+        """Put a task among the newest of these rules; what they all have no room for any more is let go."""
+        self._held[rank[1]] = held
+        held.rules = len(rules)
+        for number in rules:
+            newest = self._newest[number]
+            if len(newest) < self.retention.rules[number].keep_last:
+                heapq.heappush(newest, rank)
+            else:
+                self._release(heapq.heappushpop(newest, rank))
+
+    def _release(self, rank: Rank) -> None:
+        held = self._held[rank[1]]
+        held.rules -= 1
+        if not held.rules:
+            del self._held[rank[1]]
+            self._let_go(rank, held)
+
+    # --- the oldest of all, which go --------------------------------------------------------------------------------
+    def _let_go(self, rank: Rank, held: _Held) -> None:
+        if not held.is_wanted:
+            return
+        self._free += 1
+        self._free_with_files += held.has_files
+        entry = (-rank[0], _Backwards(rank[1]))
+        if len(self._oldest) < self.retention.max_tasks:
+            heapq.heappush(self._oldest, entry)
+        else:
+            heapq.heappushpop(self._oldest, entry)
+
+    def _find_refusal(self, with_files: int) -> tuple[str, str] | None:
+        limit = self.retention.max_percentage
+        if limit is None or self._free_with_files * 100 <= limit * with_files:
+            return None
+        share = self._free_with_files * 100 / with_files if with_files else 100
+        message = (
+            f"the rules take {self._free_with_files} of {with_files} tasks that still have files ({share:.1f} %), and"
+            f" limits.maxPercentage is {limit}: nothing goes; correct the rules, or raise the limit for one run"
+        )
+        return reasons.LIMIT_EXCEEDED, message
+
+    def _explain(self, left: int) -> tuple[str, str]:
+        if not self.retention.rules:
+            return reasons.NO_RULES, "spec.rules is empty, so nothing goes; add a rule"
+        if left:
+            return reasons.LIMITED, f"limits.maxTasksPerRun leaves {left} tasks to the next runs"
+        if not self._free:
+            return reasons.NOTHING_MATCHED, "there is no task that a rule takes and nothing protects"
+        return "", ""
+
+
+class _Backwards(str):
+    """A task id that sorts the other way round: the heap holds the newest of the oldest on top."""
+
+    __slots__ = ()
+
+    def __lt__(self, other: str) -> bool:
+        return str.__gt__(self, other)
+
+    def forwards(self, front: int) -> Rank:
+        """The rank of the entry that this is part of."""
+        return -front, str(self)

@@ -1,0 +1,156 @@
+"""The run of a policy as TaskDeletions: their names, labels and manifests, and what became of them. Pure.
+
+ADR 0012 has the order in which they are created and released.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from taskdeletion.api.common import API_VERSION, GROUP, format_time
+from taskdeletion.api.retention_policy import TaskRetentionPolicy, TaskRetentionPolicySpec
+from taskdeletion.api.retention_status import Run
+from taskdeletion.api.task_deletion import MAX_TASK_IDS, TaskDeletion
+from taskdeletion.domain.sizes import format_size
+
+POLICY_LABEL: Final = f"{GROUP}/policy"
+RUN_LABEL: Final = f"{GROUP}/run"
+SCHEDULED_ANNOTATION: Final = f"{GROUP}/scheduled-time"
+DRAFT_ANNOTATION: Final = f"{GROUP}/draft"
+_UID_CHARACTERS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a run has to know of its policy, beside the spec."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A TaskDeletion that carries the label of a policy.
+
+    `owner_uid`: of its controller, "" without one. `draft`: "" once it is released. `has_begun`: work on it began.
+    `verdict`: how it ended, None before. `task_ids`: those that it names, empty once it has ended. `deleted`, `failed`
+    (tasks), `bytes_freed`: so far.
+    """
+
+    name: str
+    uid: str
+    resource_version: str
+    owner_uid: str
+    run: str
+    draft: str
+    is_suspended: bool
+    has_begun: bool
+    verdict: Literal["Complete", "Failed"] | None
+    ended_at: datetime | None
+    task_ids: frozenset[str]
+    deleted: int
+    failed: int
+    bytes_freed: int
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether it may be thrown away: suspended since it was created, and nothing was ever done for it."""
+        return bool(self.draft) and self.is_suspended and not self.has_begun
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it was released (or set going by hand) and has not ended."""
+        return not self.is_draft and self.verdict is None
+
+
+def run_of(scheduled_time: datetime) -> str:
+    """The value of the run's label: minutes since 1970, as a CronJob names its Jobs."""
+    return str(int(scheduled_time.astimezone(UTC).timestamp()) // 60)
+
+
+def name_of(policy: Policy, scheduled_time: datetime, number: int) -> str:
+    """The name of part `number` (from 1): the same whoever creates it, and whenever."""
+    return f"{policy.name}-{run_of(scheduled_time)}-{policy.uid[:_UID_CHARACTERS]}-{number}"
+
+
+def split(task_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The ids of each part, in order."""
+    for start in range(0, len(task_ids), MAX_TASK_IDS):
+        yield task_ids[start : start + MAX_TASK_IDS]
+
+
+def build_part(
+    policy: Policy,
+    spec: TaskRetentionPolicySpec,
+    *,
+    scheduled_time: datetime,
+    number: int,
+    task_ids: Sequence[str],
+    cutoff: datetime,
+    draft: str,
+) -> dict[str, Any]:
+    """The manifest of one TaskDeletion of a draft: suspended, and owned by the policy."""
+    owner = {
+        "apiVersion": API_VERSION,
+        "kind": TaskRetentionPolicy.KIND,
+        "name": policy.name,
+        "uid": policy.uid,
+        "controller": True,
+    }
+    return {
+        "apiVersion": API_VERSION,
+        "kind": TaskDeletion.KIND,
+        "metadata": {
+            "name": name_of(policy, scheduled_time, number),
+            "namespace": policy.namespace,
+            "labels": {POLICY_LABEL: policy.name, RUN_LABEL: run_of(scheduled_time)},
+            "annotations": {SCHEDULED_ANNOTATION: format_time(scheduled_time), DRAFT_ANNOTATION: draft},
+            "ownerReferences": [owner],
+        },
+        "spec": {
+            **spec.template.to_api(),
+            "storeRef": spec.store_ref.to_api(),
+            "taskIds": list(task_ids),
+            "confirm": True,
+            "tasksCreatedBefore": format_time(cutoff),
+            "suspend": True,
+        },
+    }
+
+
+def follow(run: Run, children: Iterable[Child], *, now: datetime) -> Run:
+    """The run as its TaskDeletions stand now; it ends when none of them goes on."""
+    mine = {child.name: child for child in children if child.run == run_of(run.scheduled_time)}
+    active = [name for name in run.active if name in mine and mine[name].verdict is None]
+    ended = [name for name in run.active if name in mine and mine[name].verdict is not None]
+    lost = len(run.active) - len(active) - len(ended)
+    failures = run.failures + lost + sum(mine[name].verdict == "Failed" for name in ended)
+    freed = max(run.bytes_freed, sum(child.bytes_freed for child in mine.values()))
+    changes: dict[str, Any] = {
+        "active": active,
+        "failures": failures,
+        "deleted": max(run.deleted, sum(child.deleted for child in mine.values())),
+        "failed": max(run.failed, sum(child.failed for child in mine.values() if child.verdict is not None)),
+        "bytes_freed": freed,
+        "size_freed": format_size(freed),
+        "at_least": True if run.at_least or len(mine) < run.created else None,
+    }
+    if not active:
+        changes |= {"phase": "Failed" if failures else "Succeeded", "completion_time": now}
+    return run.model_copy(update=changes)
+
+
+def find_surplus(children: Iterable[Child], spec: TaskRetentionPolicySpec, *, kept_run: str) -> list[Child]:
+    """The TaskDeletions that the history limits leave no room for, oldest first; those of `kept_run` stay."""
+    limits: Mapping[str, int] = {
+        "Complete": spec.successful_deletions_history_limit,
+        "Failed": spec.failed_deletions_history_limit,
+    }
+    ended = [child for child in children if child.verdict is not None and child.ended_at is not None]
+    surplus = []
+    for verdict, limit in limits.items():
+        mine = sorted((c for c in ended if c.verdict == verdict), key=lambda c: (c.ended_at, c.name), reverse=True)
+        surplus += [child for child in mine[limit:] if child.run != kept_run]
+    return surplus[::-1]
