@@ -309,7 +309,7 @@ def test_the_state_stays_while_a_fresh_look_finds_something(
 ) -> None:
     states.begin_run("task_1")
     world.request("a", force=True)
-    interpose(monkeypatch, DirectoryRoot, "look", before=lambda *_: write(states), when=third_call())
+    interpose(monkeypatch, DirectoryRoot, "look", before=lambda *_: write(states), when=second_call())
     process = world.start()
     process.reconcile("a")
     task = task_of(process.status("a"))
@@ -319,15 +319,15 @@ def test_the_state_stays_while_a_fresh_look_finds_something(
     assert (world.look().is_gone, world.look().steps) == (True, 0)
 
 
-def third_call() -> Callable[..., bool]:
-    """The look before the state goes: after the one before the purge, and the one that reads back."""
+def second_call() -> Callable[..., bool]:
+    """The look before the state goes: after the one that reads back."""
     calls: list[int] = []
 
-    def is_third(*_: object, **__: object) -> bool:
+    def is_second(*_: object, **__: object) -> bool:
         calls.append(1)
-        return len(calls) == 3
+        return len(calls) == 2
 
-    return is_third
+    return is_second
 
 
 def test_a_state_that_is_rewritten_after_everything_else_went_stays(
