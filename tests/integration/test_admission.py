@@ -5,84 +5,37 @@ A refusal has to name the field and say what to do, because nothing of the opera
 
 import json
 import re
-import subprocess
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dev.pipeline import wait_until
 from dev.stack import Stack
 from taskdeletion.api import places, store_catalog, task_store
-from taskdeletion.api.common import API_VERSION
 from taskdeletion.api.crd import KINDS, Schema, build_schema
 from taskdeletion.api.task_deletion import MAX_TASK_ID_LENGTH, MAX_TASK_IDS, TASK_ID_PATTERN, TaskDeletionSpec
+from tests.support.admission import (
+    CRDS,
+    Answer,
+    Kubectl,
+    Manifest,
+    admitting,
+    assert_accepted,
+    assert_refused,
+    manifest,
+)
 
-CRDS = Path(__file__).parents[2] / "crds"
-PATIENCE_SECONDS = 60
 
-Answer = subprocess.CompletedProcess[str]
-
-
-@dataclass(frozen=True)
-class Kubectl:
-    """kubectl of the stack, in one namespace."""
-
-    command: tuple[str, ...]
-
-    def __call__(self, *arguments: str, stdin: str | None = None) -> Answer:
-        return subprocess.run(
-            [*self.command, *arguments], input=stdin, capture_output=True, text=True, timeout=PATIENCE_SECONDS
-        )
-
-    def must(self, *arguments: str, stdin: str | None = None) -> str:
-        answer = self(*arguments, stdin=stdin)
-        assert answer.returncode == 0, answer.stderr
-        return answer.stdout
-
-    def get(self, *arguments: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.must("get", *arguments, "-o", "json"))
-        return found
-
-    def try_create(self, manifest: dict[str, Any]) -> Answer:
-        """Everything that admission does for a create, with nothing stored."""
-        return self(
-            "create", "--dry-run=server", "--validate=strict", "-o", "json", "-f", "-", stdin=json.dumps(manifest)
-        )
-
-    def try_edit(self, name: str, spec: dict[str, Any]) -> Answer:
-        """The same for a merge patch of the spec; None removes a field."""
-        return self("patch", name, "--type=merge", "--dry-run=server", "-p", json.dumps({"spec": spec}))
+def try_edit(kubectl: Kubectl, name: str, spec: Manifest) -> Answer:
+    """Everything that admission does for a merge patch of the spec; None removes a field."""
+    return kubectl("patch", name, "--type=merge", "--dry-run=server", "-p", json.dumps({"spec": spec}))
 
 
 @pytest.fixture(scope="module")
 def kubectl(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
-    namespace = f"admission-{uuid.uuid4().hex[:8]}"
-    cluster = stack.kubernetes
-    options = (f"--kubeconfig={cluster.kubeconfig}", f"--cache-dir={tmp_path_factory.mktemp('cache')}")
-    found = Kubectl((str(cluster.kubectl), *options, f"--namespace={namespace}"))
-    found.must("apply", "--server-side", "-f", str(CRDS))
-    found.must("wait", "--for=condition=Established", f"--timeout={PATIENCE_SECONDS}s", "-f", str(CRDS))
-    found.must("create", "namespace", namespace)
-    wait_until_explained(found)
-    yield found
-    found.must("delete", "namespace", namespace, "--wait=false")
-
-
-def wait_until_explained(kubectl: Kubectl) -> None:
-    """The API server publishes the schema of a new kind a moment after it serves the kind."""
-    wait_until(
-        lambda: not any(kubectl("explain", kind.PLURAL).returncode for kind in KINDS),
-        seconds=PATIENCE_SECONDS,
-        what="the publication of the new kinds' schemas",
-    )
-
-
-def manifest(kind: str, spec: dict[str, Any], name: str = "x") -> dict[str, Any]:
-    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
+    with admitting(stack, tmp_path_factory.mktemp("cache")) as found:
+        yield found
 
 
 def deletion(**spec: Any) -> dict[str, Any]:
@@ -91,15 +44,6 @@ def deletion(**spec: Any) -> dict[str, Any]:
 
 def store(**spec: Any) -> dict[str, Any]:
     return manifest("TaskStore", spec)
-
-
-def assert_refused(answer: Answer, field: str, advice: str) -> None:
-    assert answer.returncode != 0, f"accepted: {answer.stdout}"
-    assert re.search(rf"{re.escape(field)}(?![\w.\[]).*{re.escape(advice)}", answer.stderr), answer.stderr
-
-
-def assert_accepted(answer: Answer) -> None:
-    assert answer.returncode == 0, answer.stderr
 
 
 # --- a TaskDeletion that is refused when it is created ------------------------------------------------------------
@@ -254,7 +198,13 @@ spec:
     secretRef:
       name: pipeline-redis
 """
-MINIMAL = {"TaskDeletion": MINIMAL_DELETION, "TaskStore": MINIMAL_STORE}
+MINIMAL_POLICY = """
+apiVersion: datapipeline.dev/v1beta1
+kind: TaskRetentionPolicy
+metadata: {name: minimal}
+spec: {schedule: "@daily"}
+"""
+MINIMAL = {"TaskDeletion": MINIMAL_DELETION, "TaskStore": MINIMAL_STORE, "TaskRetentionPolicy": MINIMAL_POLICY}
 kinds = pytest.mark.parametrize("kind", list(MINIMAL))
 
 
@@ -375,7 +325,7 @@ def test_the_largest_request_can_be_edited_within_the_servers_cost_limit(
     kubectl: Kubectl, largest: str, edit: Any
 ) -> None:
     ids = kubectl.get(largest)["spec"]["taskIds"]
-    assert_accepted(kubectl.try_edit(largest, edit(ids)))
+    assert_accepted(try_edit(kubectl, largest, edit(ids)))
 
 
 # --- edits of a TaskDeletion --------------------------------------------------------------------------------------
@@ -410,39 +360,41 @@ def test_every_field_of_the_spec_is_in_the_table_of_edits() -> None:
 
 @pytest.mark.parametrize("field", IMMUTABLE)
 def test_changing_a_field_is_refused(kubectl: Kubectl, full: str, field: str) -> None:
-    assert_refused(kubectl.try_edit(full, {field: IMMUTABLE[field][1]}), f"spec.{field}", "create another TaskDeletion")
+    assert_refused(
+        try_edit(kubectl, full, {field: IMMUTABLE[field][1]}), f"spec.{field}", "create another TaskDeletion"
+    )
 
 
 @pytest.mark.parametrize("field", sorted(IMMUTABLE.keys() - {"taskIds"}))
 def test_removing_a_field_is_refused(kubectl: Kubectl, full: str, field: str) -> None:
-    assert_refused(kubectl.try_edit(full, {field: None}), f"spec.{field}", "create another TaskDeletion")
+    assert_refused(try_edit(kubectl, full, {field: None}), f"spec.{field}", "create another TaskDeletion")
 
 
 def test_removing_the_task_ids_is_refused(kubectl: Kubectl, full: str) -> None:
-    assert_refused(kubectl.try_edit(full, {"taskIds": None}), "spec.taskIds", "Required value")
+    assert_refused(try_edit(kubectl, full, {"taskIds": None}), "spec.taskIds", "Required value")
 
 
 @pytest.mark.parametrize("field", sorted(IMMUTABLE.keys() - {"confirm"}))
 def test_setting_a_field_later_is_refused(kubectl: Kubectl, minimal: None, field: str) -> None:
-    answer = kubectl.try_edit("taskdeletion/minimal", {field: IMMUTABLE[field][0]})
+    answer = try_edit(kubectl, "taskdeletion/minimal", {field: IMMUTABLE[field][0]})
     assert_refused(answer, f"spec.{field}", "create another TaskDeletion")
 
 
 @pytest.mark.parametrize("field", MUTABLE)
 def test_suspend_and_ttl_can_be_set_changed_and_removed(kubectl: Kubectl, full: str, minimal: None, field: str) -> None:
     value, other = MUTABLE[field]
-    assert_accepted(kubectl.try_edit("taskdeletion/minimal", {field: value}))
-    assert_accepted(kubectl.try_edit(full, {field: other}))
-    assert_accepted(kubectl.try_edit(full, {field: None}))
+    assert_accepted(try_edit(kubectl, "taskdeletion/minimal", {field: value}))
+    assert_accepted(try_edit(kubectl, full, {field: other}))
+    assert_accepted(try_edit(kubectl, full, {field: None}))
 
 
 def test_a_refused_edit_names_only_the_field_that_was_edited(kubectl: Kubectl, full: str) -> None:
-    answer = kubectl.try_edit(full, {"backoffLimit": 9})
+    answer = try_edit(kubectl, full, {"backoffLimit": 9})
     assert set(re.findall(r"spec\.(\w+): Forbidden", answer.stderr)) == {"backoffLimit"}
 
 
 def test_reordering_the_task_ids_is_accepted_because_a_set_has_no_order(kubectl: Kubectl, full: str) -> None:
-    assert_accepted(kubectl.try_edit(full, {"taskIds": ["b", "a"]}))
+    assert_accepted(try_edit(kubectl, full, {"taskIds": ["b", "a"]}))
 
 
 # --- patterns: the API server's regular expressions against Python's ----------------------------------------------
@@ -735,7 +687,7 @@ def full_store(kubectl: Kubectl) -> str:
 
 @pytest.mark.parametrize("field", MOVES)
 def test_moving_a_store_is_refused(kubectl: Kubectl, full_store: str, field: str) -> None:
-    assert_refused(kubectl.try_edit(full_store, MOVES[field]), f"spec.{field}", "create another TaskStore")
+    assert_refused(try_edit(kubectl, full_store, MOVES[field]), f"spec.{field}", "create another TaskStore")
 
 
 def test_moving_the_state_of_a_store_is_refused(kubectl: Kubectl) -> None:
@@ -743,28 +695,28 @@ def test_moving_the_state_of_a_store_is_refused(kubectl: Kubectl) -> None:
     text = json.dumps(manifest("TaskStore", {"directory": DIRECTORY, "catalog": state}, "state"))
     kubectl.must("apply", "--server-side", "-f", "-", stdin=text)
     name = "taskstore/state"
-    moved = kubectl.try_edit(name, {"catalog": {"redis": {"keyPattern": "{taskId}:run:*"}}})
+    moved = try_edit(kubectl, name, {"catalog": {"redis": {"keyPattern": "{taskId}:run:*"}}})
     assert_refused(moved, "spec.catalog.redis.keyPattern", "create another TaskStore")
-    other_kind = kubectl.try_edit(name, {"catalog": {"redis": None, "postgres": SECRET}})
+    other_kind = try_edit(kubectl, name, {"catalog": {"redis": None, "postgres": SECRET}})
     assert_refused(other_kind, "spec.catalog.postgres", "create another TaskStore")
     settled = {"ttlSeconds": 60, "settleSeconds": 0, "statusField": "s", "terminalStatuses": ["done"]}
-    assert_accepted(kubectl.try_edit(name, {"catalog": {"redis": settled}}))
+    assert_accepted(try_edit(kubectl, name, {"catalog": {"redis": settled}}))
 
 
 @pytest.mark.parametrize("part", FULL_STORE)
 def test_removing_a_part_of_a_store_is_refused(kubectl: Kubectl, full_store: str, part: str) -> None:
-    assert_refused(kubectl.try_edit(full_store, {part: None}), f"spec.{part}", "create another TaskStore")
+    assert_refused(try_edit(kubectl, full_store, {part: None}), f"spec.{part}", "create another TaskStore")
 
 
 @pytest.mark.parametrize("part", sorted(FULL_STORE.keys() - {"redis"}))
 def test_adding_a_part_to_a_store_is_refused(kubectl: Kubectl, minimal: None, part: str) -> None:
-    answer = kubectl.try_edit("taskstore/minimal", {part: FULL_STORE[part]})
+    answer = try_edit(kubectl, "taskstore/minimal", {part: FULL_STORE[part]})
     assert_refused(answer, f"spec.{part}", "create another TaskStore")
 
 
 @pytest.mark.parametrize("edit", ACCEPTED_STORE_EDITS.values(), ids=ACCEPTED_STORE_EDITS)
 def test_what_is_no_location_can_be_edited(kubectl: Kubectl, full_store: str, edit: dict[str, Any]) -> None:
-    assert_accepted(kubectl.try_edit(full_store, edit))
+    assert_accepted(try_edit(kubectl, full_store, edit))
 
 
 # --- what kubectl shows -------------------------------------------------------------------------------------------

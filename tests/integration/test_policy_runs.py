@@ -36,11 +36,13 @@ class Policies:
         self._started.append(PolicyProcess(self.kube, self.namespace))
         return self._started[-1]
 
-    def create(self, name: str = "nightly", *, due: bool = True, **spec: Any) -> None:
-        """A policy over everything that is finished, due now."""
+    def create(
+        self, name: str = "nightly", *, due: bool = True, overdue: timedelta = timedelta(minutes=5), **spec: Any
+    ) -> None:
+        """A policy over everything that is finished, due since `overdue` ago at the most."""
         create_policy(self.kube, self.namespace, name, **{"rules": [{"olderThan": "1d"}], **spec})
         if due:
-            make_due(self.kube, self.namespace, name)
+            make_due(self.kube, self.namespace, name, ago=overdue)
 
     def change(self, name: str = "nightly", **spec: Any) -> None:
         """Somebody edits the policy."""

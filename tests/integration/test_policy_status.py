@@ -12,7 +12,7 @@ from dev.state_pipeline import StatePipeline
 from taskdeletion.api.common import format_time
 from tests.integration.test_policy_runs import Policies, named, ready
 from tests.support.kube import Kube, condition
-from tests.support.policies import PLURAL, make_due
+from tests.support.policies import PLURAL
 
 NIGHTLY = "0 2 * * *"
 
@@ -49,8 +49,7 @@ def end_run(policies: Policies, name: str, *, verdict: str, **summary: Any) -> N
 # --- a run goes on --------------------------------------------------------------------------------------------------
 def test_the_run_shows_what_was_freed_so_far_and_ends_with_its_last_taskdeletion(policies: Policies) -> None:
     policies.fill(700)
-    policies.create(schedule=NIGHTLY)
-    make_due(policies.kube, policies.namespace, "nightly", ago=timedelta(days=2))
+    policies.create(schedule=NIGHTLY, overdue=timedelta(days=2))
     process = policies.start()
     process.look("nightly")
     first, second = (child["metadata"]["name"] for child in policies.children())
@@ -70,8 +69,7 @@ def test_the_run_shows_what_was_freed_so_far_and_ends_with_its_last_taskdeletion
 
 def test_a_taskdeletion_that_somebody_deleted_makes_the_run_fail_and_its_sums_lower_bounds(policies: Policies) -> None:
     policies.fill(700)
-    policies.create(schedule=NIGHTLY)
-    make_due(policies.kube, policies.namespace, "nightly", ago=timedelta(days=2))
+    policies.create(schedule=NIGHTLY, overdue=timedelta(days=2))
     process = policies.start()
     process.look("nightly")
     first, second = (child["metadata"]["name"] for child in policies.children())
@@ -84,8 +82,7 @@ def test_a_taskdeletion_that_somebody_deleted_makes_the_run_fail_and_its_sums_lo
 
 def test_a_taskdeletion_whose_end_was_seen_may_go_before_the_run_has_ended(policies: Policies) -> None:
     policies.fill(700)
-    policies.create(schedule=NIGHTLY)
-    make_due(policies.kube, policies.namespace, "nightly", ago=timedelta(days=2))
+    policies.create(schedule=NIGHTLY, overdue=timedelta(days=2))
     process = policies.start()
     process.look("nightly")
     first, second = (child["metadata"]["name"] for child in policies.children())

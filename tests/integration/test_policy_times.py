@@ -9,7 +9,6 @@ from dev.pipeline import Pipeline
 from taskdeletion.kube.children import Children
 from tests.integration.test_policy_runs import Policies, creation, named, ready
 from tests.support.kube import Kube
-from tests.support.policies import make_due
 from tests.support.seams import interpose
 
 NIGHTLY = "0 2 * * *"
@@ -36,8 +35,7 @@ def runs_of(policies: Policies) -> list[str]:
 # --- missed ---------------------------------------------------------------------------------------------------------
 def test_runs_missed_while_nobody_looked_are_caught_up_once(policies: Policies) -> None:
     policies.fill(3)
-    policies.create(schedule=NIGHTLY)
-    make_due(policies.kube, policies.namespace, "nightly", ago=timedelta(days=10))
+    policies.create(schedule=NIGHTLY, overdue=timedelta(days=10))
     process = policies.start()
     with process.at(night(30, minutes=5)):
         process.look("nightly")
@@ -78,8 +76,7 @@ def test_a_clock_that_jumps_back_fires_nothing_twice(policies: Policies) -> None
 
 def test_a_run_that_is_later_than_its_deadline_is_skipped_once_and_said_so(policies: Policies) -> None:
     policies.fill(3)
-    policies.create(schedule=NIGHTLY, startingDeadlineSeconds=600)
-    make_due(policies.kube, policies.namespace, "nightly", ago=timedelta(days=3))
+    policies.create(schedule=NIGHTLY, overdue=timedelta(days=3), startingDeadlineSeconds=600)
     process = policies.start()
     with process.at(night(3, minutes=11)):
         process.look("nightly")
@@ -173,8 +170,7 @@ def test_a_suspended_policy_catches_up_once_when_it_is_resumed(policies: Policie
 # --- one run and the next -------------------------------------------------------------------------------------------
 def test_forbid_waits_for_the_run_before_and_then_begins(policies: Policies) -> None:
     policies.fill(2)
-    policies.create(schedule=NIGHTLY)
-    make_due(policies.kube, policies.namespace, "nightly", ago=timedelta(days=2))
+    policies.create(schedule=NIGHTLY, overdue=timedelta(days=2))
     process = policies.start()
     with process.at(night(3, minutes=1)):
         process.look("nightly")
@@ -192,8 +188,7 @@ def test_forbid_waits_for_the_run_before_and_then_begins(policies: Policies) -> 
 
 def test_allow_runs_beside_the_run_before_without_its_tasks(policies: Policies) -> None:
     policies.fill(2)
-    policies.create(schedule=NIGHTLY, concurrencyPolicy="Allow")
-    make_due(policies.kube, policies.namespace, "nightly", ago=timedelta(days=2))
+    policies.create(schedule=NIGHTLY, overdue=timedelta(days=2), concurrencyPolicy="Allow")
     process = policies.start()
     with process.at(night(3, minutes=1)):
         process.look("nightly")
@@ -208,8 +203,7 @@ def test_allow_runs_beside_the_run_before_without_its_tasks(policies: Policies) 
 
 def test_replace_cancels_the_run_before(policies: Policies) -> None:
     policies.fill(2)
-    policies.create(schedule=NIGHTLY, concurrencyPolicy="Replace")
-    make_due(policies.kube, policies.namespace, "nightly", ago=timedelta(days=2))
+    policies.create(schedule=NIGHTLY, overdue=timedelta(days=2), concurrencyPolicy="Replace")
     process = policies.start()
     with process.at(night(3, minutes=1)):
         process.look("nightly")

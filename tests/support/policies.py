@@ -89,7 +89,7 @@ def create_policy(kube: Kube, namespace: str, name: str, **spec: Any) -> dict[st
     return kube.create(f"{GROUP_PATH}/namespaces/{namespace}/{PLURAL}", body)
 
 
-def make_due(kube: Kube, namespace: str, name: str, *, ago: timedelta = timedelta(minutes=5)) -> None:
+def make_due(kube: Kube, namespace: str, name: str, *, ago: timedelta) -> None:
     """Let the schedule have been known for a while, so that a run was missed."""
     found = kube.read(namespace, name, PLURAL)
     assert found is not None

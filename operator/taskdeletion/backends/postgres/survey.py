@@ -16,7 +16,7 @@ from psycopg.types.numeric import Int8BinaryLoader
 
 from taskdeletion.backends.postgres.connection import CatalogConnection
 from taskdeletion.backends.postgres.faults import fault_of
-from taskdeletion.backends.postgres.tables import _HAS_RUNNING_STEP, CatalogTables, _schema_fault, _to_utc
+from taskdeletion.backends.postgres.tables import HAS_RUNNING_STEP, CatalogTables, schema_fault, to_utc
 from taskdeletion.backends.postgres.transactions import READ, Transactions, roll_back
 from taskdeletion.domain.catalog import FinishedTask
 from taskdeletion.domain.task_ids import is_task_id
@@ -70,7 +70,7 @@ class PostgresSurvey:
         while walked < self.rows:
             found, read_time = self._fetch(statement, last)
             if not found:
-                raise _schema_fault(self.tables, _SEVERAL_ROWS)
+                raise schema_fault(self.tables, _SEVERAL_ROWS)
             statement, last, walked = further, found[-1][0], walked + len(found)
             yield self._build_tasks(found, read_time)
 
@@ -101,7 +101,7 @@ class PostgresSurvey:
             and (created_at := read_time(created)) is not None
         ]
         if len({row[0] for row in found}) < len(found):
-            raise _schema_fault(self.tables, _SEVERAL_ROWS)
+            raise schema_fault(self.tables, _SEVERAL_ROWS)
         return tasks
 
 
@@ -140,7 +140,7 @@ def _begin(
 
 
 def _has_running_step(tables: CatalogTables) -> sql.Composed:
-    return _HAS_RUNNING_STEP.format(steps=tables.steps)
+    return HAS_RUNNING_STEP.format(steps=tables.steps)
 
 
 def _open_cursor(connection: CatalogConnection) -> psycopg.Cursor[tuple[Any, ...]]:
@@ -152,12 +152,12 @@ def _open_cursor(connection: CatalogConnection) -> psycopg.Cursor[tuple[Any, ...
 
 
 def _choose_reading(type_oid: int, tables: CatalogTables) -> ReadTime:
-    """How to read created_at: as `_to_utc` reads it, in one step where no zone has to be looked up."""
+    """How to read created_at: as `to_utc` reads it, in one step where no zone has to be looked up."""
     if type_oid == _TIMESTAMPTZ_OID or (type_oid == _TIMESTAMP_OID and tables.zone is UTC):
         return _read_utc
     if type_oid == _TIMESTAMP_OID:
         return lambda microseconds: _read_in_zone(microseconds, tables)
-    return lambda value: _to_utc(value, "created_at", tables)
+    return lambda value: to_utc(value, "created_at", tables)
 
 
 def _read_utc(microseconds: int | None) -> datetime | None:
@@ -169,4 +169,4 @@ def _read_utc(microseconds: int | None) -> datetime | None:
 
 def _read_in_zone(microseconds: int | None, tables: CatalogTables) -> datetime | None:
     found = _read_utc(microseconds)
-    return None if found is None else _to_utc(found.replace(tzinfo=None), "created_at", tables)
+    return None if found is None else to_utc(found.replace(tzinfo=None), "created_at", tables)

@@ -33,7 +33,7 @@ _SELECT = sql.SQL(
     "SELECT t.task_id::text, t.status::text, t.created_at, t.updated_at, t.directory_exists, {has_running_step}"
     " FROM {tasks} t WHERE {named}"
 )
-_HAS_RUNNING_STEP = sql.SQL(
+HAS_RUNNING_STEP = sql.SQL(
     "EXISTS (SELECT 1 FROM {steps} s WHERE s.task_id = t.task_id AND s.status::text = ANY(%(running)s::text[]))"
 )
 _LOCKED = {False: sql.SQL(" ORDER BY t.task_id FOR UPDATE OF t"), True: sql.SQL(" FOR UPDATE OF t SKIP LOCKED")}
@@ -132,7 +132,7 @@ def chunked(task_ids: Collection[str], size: int) -> Iterator[list[str]]:
 
 def read_rows(connection: CatalogConnection, tables: CatalogTables, task_ids: Collection[str]) -> TaskRows:
     """The rows of these tasks; ids without a row are left out. Raises psycopg.Error or Fault."""
-    running = _HAS_RUNNING_STEP.format(steps=tables.steps)
+    running = HAS_RUNNING_STEP.format(steps=tables.steps)
     return _fetch(connection, tables, task_ids, _select(tables, has_running_step=running))
 
 
@@ -160,14 +160,14 @@ def _fetch(
     rows = {row.task_id: row for row in (_build_row(values, tables) for values in found)}
     if len(rows) < len(found):
         twice, _ = Counter(str(task_id) for task_id, *_ in found).most_common(1)[0]
-        raise _schema_fault(tables, f"has several rows for the task {twice}; task_id must be unique")
+        raise schema_fault(tables, f"has several rows for the task {twice}; task_id must be unique")
     return TaskRows(rows, is_zoned)
 
 
 def _build_row(values: Sequence[object], tables: CatalogTables) -> TaskRow:
     task_id, status, created, updated, directory_exists, has_running_step = values
-    created_at = _to_utc(created, "created_at", tables)
-    updated_at = _to_utc(updated, "updated_at", tables)
+    created_at = to_utc(created, "created_at", tables)
+    updated_at = to_utc(updated, "updated_at", tables)
     word = "" if status is None else str(status)
     version = Version(_format_time(created_at), f"{_shorten(word)}|{_format_time(updated_at)}")
     return TaskRow(str(task_id), version, word, created_at, bool(has_running_step), directory_exists is False)
@@ -180,11 +180,11 @@ def _shorten(word: str) -> str:
     return f"sha256:{hashlib.sha256(word.encode()).hexdigest()[:32]}"
 
 
-def _to_utc(value: object, column: str, tables: CatalogTables) -> datetime | None:
+def to_utc(value: object, column: str, tables: CatalogTables) -> datetime | None:
     if value is None:
         return None
     if not isinstance(value, date):
-        raise _schema_fault(tables, f"has a column {column} that is no timestamp")
+        raise schema_fault(tables, f"has a column {column} that is no timestamp")
     if not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)  # noqa: DTZ001 - the zone follows
     if value.tzinfo is None:
@@ -200,5 +200,5 @@ def _format_time(value: datetime | None) -> str:
     return "" if value is None else value.isoformat(timespec="microseconds")
 
 
-def _schema_fault(tables: CatalogTables, what: str) -> Fault:
+def schema_fault(tables: CatalogTables, what: str) -> Fault:
     return Fault("waiting", reasons.SCHEMA_MISSING, f"the table {tables.tasks_table} {what}")
