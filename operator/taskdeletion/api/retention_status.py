@@ -104,7 +104,7 @@ class TaskRetentionPolicyStatus(Model):
     last_schedule_time: Time | None = Field(default=None, description="The time of the last run that was begun.")
     next_schedule_time: Time | None = Field(default=None, description="The time of the next run; absent: suspended.")
     last_successful_time: Time | None = Field(default=None, description="When a run last ended well.")
-    active: Count = Field(default=0, description="TaskDeletions of this policy that have not ended.")
+    active: Count | None = Field(default=None, description="TaskDeletions of this policy that have not ended.")
     matched: Count | None = Field(default=None, description="Tasks that the rules wanted, by the last evaluation.")
     observed: Observed | None = Field(default=None, description="The schedule as it was last seen.")
     preview: Preview | None = Field(default=None, description="What the next run would take.")

@@ -73,7 +73,7 @@ class Drafting:
             decided = run.model_copy(
                 update={"phase": "Releasing", "draft": draft.id, "created": len(names), "active": names}
             )
-            active = record.status.active + len(names)
+            active = (record.status.active or 0) + len(names)
             record.change(draft=None, last_run=decided, last_schedule_time=run.scheduled_time, active=active)
             record.write()
         except _RunExists as found:
