@@ -381,10 +381,6 @@ def test_the_template_has_every_option_of_a_deletion_but_what_the_run_itself_dec
     assert FULL["template"].keys() == options - decided
 
 
-def test_the_status_of_a_new_policy_says_that_nobody_looked_yet(kubectl: Kubectl, stored: None) -> None:
-    assert kubectl.get(f"{KIND}/minimal")["status"] == {"observedGeneration": -1, "active": 0}
-
-
 @specs
 def test_applying_the_same_policy_again_changes_nothing(kubectl: Kubectl, stored: None, name: str) -> None:
     before = kubectl.get(f"{KIND}/{name}", "--show-managed-fields")
