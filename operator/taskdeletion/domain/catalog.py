@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.results import Problem, StepResult
@@ -74,8 +74,7 @@ class Marks:
     row_locked: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class FinishedTask:
+class FinishedTask(NamedTuple):
     """A task that a survey found finished. `statuses`: of all that is kept of it, each a terminal one.
 
     `created_at` in UTC. `has_files`: False where the catalog says that its data is gone.

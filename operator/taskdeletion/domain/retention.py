@@ -7,9 +7,9 @@ tasks (ADR 0012). Nothing here reads a catalog or knows how a selection is carri
 import fnmatch
 import heapq
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from taskdeletion.api import reasons
@@ -18,10 +18,10 @@ from taskdeletion.domain.catalog import FinishedTask
 from taskdeletion.domain.durations import parse_duration
 
 NO_AGE: Final = timedelta(0)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-#: Microseconds since 1970 and id: what "oldest" and "newest" mean, so that equal times have one order too.
-Rank = tuple[int, str]
+#: Creation and id: what "oldest" and "newest" mean, so that equal times have one order too.
+Rank = tuple[datetime, str]
+#: A rule at work: its number, the match of its pattern, what it takes is created before this, its keepLast.
+_AtWork = tuple[int, Callable[[str], object] | None, datetime, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,6 @@ class RetentionRule:
             older_than=parse_duration(rule.older_than) if rule.older_than is not None else NO_AGE,
             keep_last=rule.keep_last or 0,
         )
-
-    def is_about(self, task: FinishedTask) -> bool:
-        """Whether the rule speaks of this task, whatever its age."""
-        if self.statuses is not None and not task.statuses <= self.statuses:
-            return False
-        return self.pattern is None or self.pattern.match(task.task_id) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +111,10 @@ class Selection:
     now: datetime
     busy: Collection[str] = frozenset()
     _newest: list[list[Rank]] = field(init=False)
+    _minimum_age_begins: datetime = field(init=False)
     _held: dict[str, _Held] = field(default_factory=dict)
-    _oldest: list[tuple[int, "_Backwards"]] = field(default_factory=list)
+    _oldest: list[tuple[timedelta, "_Backwards"]] = field(default_factory=list)
+    _at_work: dict[frozenset[str], list[_AtWork]] = field(default_factory=dict)
     _matched: int = 0
     _protected: int = 0
     _free: int = 0
@@ -128,6 +124,7 @@ class Selection:
     def __post_init__(self) -> None:
         self.now = self.now.replace(microsecond=0)  # a cutoff has whole seconds, and refuses what is as old as it
         self._newest = [[] for _ in self.retention.rules]
+        self._minimum_age_begins = self.now - self.retention.minimum_age
 
     def offer(self, task: FinishedTask) -> None:
         """Take one finished task into account."""
@@ -135,21 +132,21 @@ class Selection:
             if not self.retention.with_gone:
                 return
             self._gone += 1
-        about = [number for number, rule in enumerate(self.retention.rules) if rule.is_about(task)]
-        if not about:
-            return
-        age = self.now - task.created_at
-        is_wanted = any(self._is_old(age, self.retention.rules[number]) for number in about)
+        task_id, created_at = task.task_id, task.created_at
+        is_wanted, keeping = False, []
+        for number, match, before, keep_last in self._rules_about(task.statuses):
+            if match is None or match(task_id) is not None:
+                is_wanted = is_wanted or created_at < before
+                if keep_last and self._is_among_newest((created_at, task_id), number, keep_last):
+                    keeping.append(number)
         self._matched += is_wanted
-        is_shielded = is_wanted and (age <= self.retention.minimum_age or task.task_id in self.busy)
-        self._protected += is_shielded
-        rank = ((task.created_at - _EPOCH) // _MICROSECOND, task.task_id)
-        held = _Held(is_wanted and not is_shielded, task.has_files)
-        keeping = [number for number in about if self.retention.rules[number].keep_last]
+        if is_wanted and (created_at >= self._minimum_age_begins or task_id in self.busy):
+            self._protected += 1
+            is_wanted = False
         if keeping:
-            self._hold(rank, held, keeping)
-        else:
-            self._let_go(rank, held)
+            self._hold((created_at, task_id), _Held(is_wanted, task.has_files), keeping)
+        elif is_wanted:
+            self._let_go((created_at, task_id), has_files=task.has_files)
 
     def result(self, *, with_files: int) -> Selected:
         """What goes. `with_files`: tasks of the catalog that still have files, finished or not."""
@@ -160,16 +157,27 @@ class Selection:
         if refusal is not None:
             reason, message = refusal
             return Selected((), cutoff, evaluated, self._matched, protected, self._free, reason, message)
-        task_ids = [task_id for _, task_id in sorted(back.forwards(front) for front, back in self._oldest)]
+        task_ids = [str(task_id) for _, task_id in sorted(self._oldest, reverse=True)]
         left = self._free - len(task_ids)
         reason, message = self._explain(left)
         return Selected(task_ids, cutoff, evaluated, self._matched, protected, left, reason, message)
 
-    @staticmethod
-    def _is_old(age: timedelta, rule: RetentionRule) -> bool:
-        return age > rule.older_than
+    def _rules_about(self, statuses: frozenset[str]) -> list[_AtWork]:
+        """The rules that may speak of a task of these statuses; catalogs have few combinations of them."""
+        found = self._at_work.get(statuses)
+        if found is None:
+            found = self._at_work[statuses] = [
+                (number, rule.pattern and rule.pattern.match, self.now - rule.older_than, rule.keep_last)
+                for number, rule in enumerate(self.retention.rules)
+                if rule.statuses is None or statuses <= rule.statuses
+            ]
+        return found
 
     # --- the newest of each rule, which stay ------------------------------------------------------------------------
+    def _is_among_newest(self, rank: Rank, number: int, keep_last: int) -> bool:
+        newest = self._newest[number]
+        return len(newest) < keep_last or rank > newest[0]
+
     def _hold(self, rank: Rank, held: _Held, rules: Sequence[int]) -> None:
         """Put a task among the newest of these rules; what they all have no room for any more is let go."""
         self._held[rank[1]] = held
@@ -186,19 +194,18 @@ class Selection:
         held.rules -= 1
         if not held.rules:
             del self._held[rank[1]]
-            self._let_go(rank, held)
+            if held.is_wanted:
+                self._let_go(rank, has_files=held.has_files)
 
     # --- the oldest of all, which go --------------------------------------------------------------------------------
-    def _let_go(self, rank: Rank, held: _Held) -> None:
-        if not held.is_wanted:
-            return
+    def _let_go(self, rank: Rank, *, has_files: bool) -> None:
         self._free += 1
-        self._free_with_files += held.has_files
-        entry = (-rank[0], _Backwards(rank[1]))
+        self._free_with_files += has_files
+        age = self.now - rank[0]
         if len(self._oldest) < self.retention.max_tasks:
-            heapq.heappush(self._oldest, entry)
-        else:
-            heapq.heappushpop(self._oldest, entry)
+            heapq.heappush(self._oldest, (age, _Backwards(rank[1])))
+        elif age >= self._oldest[0][0]:
+            heapq.heappushpop(self._oldest, (age, _Backwards(rank[1])))
 
     def _find_refusal(self, with_files: int) -> tuple[str, str] | None:
         limit = self.retention.max_percentage
@@ -228,7 +235,3 @@ class _Backwards(str):
 
     def __lt__(self, other: str) -> bool:
         return str.__gt__(self, other)
-
-    def forwards(self, front: int) -> Rank:
-        """The rank of the entry that this is part of."""
-        return -front, str(self)
