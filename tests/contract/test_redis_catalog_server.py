@@ -1,7 +1,8 @@
 """The Redis catalog and the servers it meets: users who may not do everything, replicas, clusters."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from dev.pipeline import wait_until
 from dev.settings import free_port, write_private
 from dev.stack import Stack
 from taskdeletion.api import reasons
-from taskdeletion.backends.redis import RedisCatalog, RedisConnection, RedisServer
+from taskdeletion.backends.redis import RedisCatalog, RedisConnection, RedisKeys, RedisServer
 from taskdeletion.backends.redis.state_scripts import REMOVE
 from taskdeletion.domain.catalog import Version
 from taskdeletion.domain.faults import Fault
-from taskdeletion.domain.results import StepResult
+from taskdeletion.domain.results import StepResult, never_halt
 from tests.support.catalogs import KEYS, NODES, RedisTasks, key_of, redis_tasks, state
 from tests.support.redis_cluster import RedisCluster, start_cluster
 from tests.support.seams import interpose
@@ -57,8 +58,8 @@ def allow(tasks: RedisTasks, name: str, *rules: str) -> None:
     tasks.client.execute_command("ACL", "SETUSER", name, *rules)  # type: ignore[no-untyped-call]  # as redis-py is
 
 
-def result_of(catalog: RedisCatalog, versions: dict[str, Version]) -> StepResult:
-    return catalog.delete_records(versions, force=False)["task_1"]
+def result_of(catalog: RedisCatalog, versions: dict[str, Version], *, force: bool = False) -> StepResult:
+    return catalog.delete_records(versions, force=force)["task_1"]
 
 
 # --- permissions ------------------------------------------------------------------------------------------------------
@@ -103,7 +104,7 @@ def test_the_permissions_that_the_message_names_suffice(tasks: RedisTasks, user:
     catalog = tasks.catalog_of(url)
     assert catalog.probe() == []
     versions = {task_id: entry.version for task_id, entry in catalog.read(["task_1"]).items()}
-    assert (result_of(catalog, versions).count, tasks.left()) == (5, set())
+    assert (result_of(catalog, versions, force=True).count, tasks.left()) == (5, set())
     allow(tasks, name, "-get")
     tasks.put("task_1")
     with pytest.raises(Fault) as caught:
@@ -150,12 +151,72 @@ def is_replica(client: redis.Redis) -> bool:
 def test_a_replica_is_told_by_the_probe_and_keeps_every_key(tasks: RedisTasks, replica: str) -> None:
     tasks.put("task_1")
     catalog = tasks.catalog_of(replica)
-    wait_until(lambda: catalog.count_records(["task_1"]) == {"task_1": 3}, what="the keys on the replica")
     (problem,) = catalog.probe()
     assert (problem.reason, "replica" in problem.message) == (reasons.UNAVAILABLE, True)
     result = result_of(catalog, tasks.versions("task_1"))
     assert (result.outcome, result.reason, result.kind) == ("Failed", reasons.UNAVAILABLE, "waiting")
     assert tasks.records() == {"task_1": 3}
+
+
+@pytest.fixture(params=["{taskId}:node:*", "{taskId}:node:extract"], ids=["keys to find", "a key that is known"])
+def demoted(request: pytest.FixtureRequest, tasks: RedisTasks, replica: str) -> Iterator[tuple[str, str]]:
+    """The url of a server that was a primary while it was first looked at, and a pattern of keys."""
+    with redis.Redis.from_url(replica) as client:
+        client.replicaof("NO", "ONE")
+        yield replica, request.param
+
+
+def demote(url: str) -> None:
+    with redis.Redis.from_url(url) as client:
+        client.replicaof("127.0.0.1", "1")  # where no primary is: what it shows is old from now on
+
+
+def assert_no_answer(ask: Callable[[], object]) -> None:
+    with pytest.raises(Fault) as caught:
+        ask()
+    assert (caught.value.kind, caught.value.reason) == ("waiting", reasons.UNAVAILABLE)
+    assert "replica" in caught.value.message
+
+
+def test_a_catalog_whose_server_became_a_replica_says_nothing_of_tasks(
+    tasks: RedisTasks, demoted: tuple[str, str]
+) -> None:
+    url, pattern = demoted
+    catalog = RedisCatalog(RedisConnection(url), replace(KEYS, key_pattern=pattern))
+    with redis.Redis.from_url(url) as client:
+        client.set(key_of("task_1", "extract"), str(state("completed")).replace("'", '"'))
+    assert catalog.read(["task_1", "task_2"]).keys() == {"task_1"}
+    demote(url)
+    assert_no_answer(lambda: catalog.read(["task_1"]))
+    assert_no_answer(lambda: catalog.read(["task_2"]))
+    assert_no_answer(lambda: catalog.count_records(["task_2"]))
+    catalog.close()
+
+
+def test_keys_of_a_server_that_became_a_replica_are_not_said_to_be_gone(
+    tasks: RedisTasks, demoted: tuple[str, str]
+) -> None:
+    url, pattern = demoted
+    keys = RedisKeys(RedisConnection(url), [pattern])
+    assert keys.find_rest(["task_2"]) == set()
+    demote(url)
+    assert_no_answer(lambda: keys.find_rest(["task_2"]))
+    result = keys.sweep(["task_2"], delete=True, guard=lambda _: {}, halt=never_halt)["task_2"]
+    assert (result.outcome, result.reason, result.kind) == ("Failed", reasons.UNAVAILABLE, "waiting")
+    keys.close()
+
+
+def test_a_survey_of_a_server_that_becomes_a_replica_meanwhile_is_not_whole(
+    tasks: RedisTasks, demoted: tuple[str, str]
+) -> None:
+    url, _ = demoted
+    catalog = RedisCatalog(RedisConnection(url), KEYS)
+    with catalog.survey(["completed"], with_gone=False) as survey:
+        pages = survey.pages()
+        assert next(pages) == ()
+        demote(url)
+        assert_no_answer(lambda: list(pages))
+    catalog.close()
 
 
 # --- clusters ---------------------------------------------------------------------------------------------------------

@@ -150,14 +150,30 @@ def test_a_failed_handshake_is_a_tls_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hello", "mode"),
+    ("hello", "mode", "is_replica"),
     [
-        ([b"server", b"redis", b"mode", b"standalone", b"role", b"master"], "standalone"),
-        ([b"server", b"redis", b"mode", b"cluster"], "cluster"),
-        ({b"mode": b"sentinel"}, "sentinel"),
-        ({"mode": "cluster"}, "cluster"),
-        ([b"server", b"something else"], "standalone"),
+        ([b"server", b"redis", b"mode", b"standalone", b"role", b"master"], "standalone", False),
+        ([b"mode", b"standalone", b"role", b"replica"], "standalone", True),
+        ({"mode": "standalone", "role": "slave"}, "standalone", True),
+        ([b"server", b"redis", b"mode", b"cluster"], "cluster", False),
+        ({b"mode": b"sentinel"}, "sentinel", False),
+        ({"mode": "cluster"}, "cluster", False),
+        ([b"server", b"something else"], "standalone", False),
     ],
 )
-def test_the_mode_is_read_from_the_greeting(hello: object, mode: str) -> None:
-    assert topology.read_mode(hello) == mode
+def test_mode_and_role_are_read_from_the_greeting(hello: object, mode: str, is_replica: bool) -> None:
+    assert topology.read_greeting(hello) == topology.Greeting(mode, is_replica)
+
+
+@pytest.mark.parametrize(
+    ("info", "mode", "is_replica"),
+    [
+        (b"# Replication\r\nrole:master\r\n# Cluster\r\ncluster_enabled:0\r\n", "standalone", False),
+        (b"# Replication\r\nrole:slave\r\n# Cluster\r\ncluster_enabled:0\r\n", "standalone", True),
+        (b"# Replication\r\nrole:master\r\n# Cluster\r\ncluster_enabled:1\r\n", "cluster", False),
+    ],
+)
+def test_mode_and_role_of_a_server_that_knows_no_greeting_are_read_from_its_info(
+    info: bytes, mode: str, is_replica: bool
+) -> None:
+    assert topology.read_info(info) == topology.Greeting(mode, is_replica)

@@ -56,6 +56,11 @@ def unsupported_mode(mode: str) -> Fault:
     return Fault("waiting", reasons.STORE_INVALID, message)
 
 
+def read_only_replica() -> Fault:
+    """The fault for a server that follows another one, and may be behind it."""
+    return Fault("waiting", reasons.UNAVAILABLE, "this Redis is a read-only replica; name the primary in the url")
+
+
 def unsettled_cluster(why: str = "it moves slots, or has changed its primaries") -> Fault:
     """The fault for a cluster of which not all keys can be seen for certain now."""
     advice = "work goes on once it is settled; where no move runs, redis-cli --cluster check says what is wrong"
@@ -97,7 +102,7 @@ def _fault_of_reply(error: redis.RedisError) -> Fault:
             "and ASKING) and access to the keys",
         )
     if code == "READONLY":
-        return Fault("waiting", reasons.UNAVAILABLE, "this Redis is a read-only replica; name the primary in the url")
+        return read_only_replica()
     if "SELECT is not allowed in cluster mode" in text:
         return database_of_cluster()
     if "DB index" in text or "invalid DB" in text:

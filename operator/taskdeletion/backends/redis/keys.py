@@ -56,6 +56,7 @@ class RedisKeys:
             sweep.check_halt()
             self._remove(sweep, _present(keys, self._server.exchange([("EXISTS", key) for key in keys])))
         if not (wild and sweep.active):
+            self._server.require_primary()
             return True
         return self._search(sweep, self._server.scan(build_scan_match(wild, sweep.active)), last)
 

@@ -15,15 +15,21 @@ from redis.exceptions import AskError, MovedError, NoScriptError
 
 from taskdeletion.api import reasons
 from taskdeletion.backends.redis.connection import Node, RedisConnection
-from taskdeletion.backends.redis.faults import database_of_cluster, require_reply, unsupported_mode
+from taskdeletion.backends.redis.faults import (
+    database_of_cluster,
+    read_only_replica,
+    require_reply,
+    unsupported_mode,
+)
 from taskdeletion.backends.redis.nodes import Command, Nodes
 from taskdeletion.backends.redis.scan import PAGE_SIZE, Scan
 from taskdeletion.backends.redis.topology import (
     Assignment,
+    Greeting,
     Topology,
     find_agreement,
-    read_info_mode,
-    read_mode,
+    read_greeting,
+    read_info,
     read_topology,
     read_view,
 )
@@ -83,10 +89,19 @@ class RedisServer:
         before = self._assignment(topology)
 
         def is_settled() -> bool:
-            return before is not None and self._assignment(topology) == before
+            self.require_primary()
+            return not topology.is_cluster or (before is not None and self._assignment(topology) == before)
 
-        is_whole = is_settled if topology.is_cluster else lambda: True
-        return Scan(self._deliver, topology.primaries, is_whole, match=match, count=count)
+        return Scan(self._deliver, topology.primaries, is_settled, match=match, count=count)
+
+    def require_primary(self) -> None:
+        """Ask behind a look: what a replica shows may be old. Raises Fault (waiting) where the server is one.
+
+        In a cluster there is nothing to ask: a node that is no longer the primary of a slot sends elsewhere.
+        """
+        topology = self._topology()
+        if not topology.is_cluster:
+            self._greet(topology.primaries[0])
 
     def evaluate(self, script: bytes, calls: Sequence[ScriptCall]) -> list[Any]:
         """The reply to one run of a Lua script per (keys, args), in order; pipelined. Raises Fault.
@@ -199,21 +214,26 @@ class RedisServer:
         raise first
 
     def _ask(self, node: Node) -> Topology:
-        mode = self._mode(node)
-        if mode == "standalone":
+        greeting = self._greet(node)
+        if greeting.mode == "standalone":
             return Topology((node,))
-        if mode != "cluster":
-            raise unsupported_mode(mode)
+        if greeting.mode != "cluster":
+            raise unsupported_mode(greeting.mode)
         if self._nodes.address.database:
             raise database_of_cluster()
         return read_topology(require_reply(self._nodes.travel({node: [("CLUSTER", "SLOTS")]})[node][0]), node)
 
-    def _mode(self, node: Node) -> str:
+    def _greet(self, node: Node) -> Greeting:
         """HELLO is there since Redis 6 and needs no permission; before there were none that INFO could need."""
         hello = self._nodes.travel({node: [("HELLO",)]})[node][0]
         if not isinstance(hello, redis.ResponseError):
-            return read_mode(require_reply(hello))
-        return read_info_mode(require_reply(self._nodes.travel({node: [("INFO", "cluster")]})[node][0]))
+            greeting = read_greeting(require_reply(hello))
+        else:
+            greeting = read_info(require_reply(self._nodes.travel({node: [("INFO",)]})[node][0]))
+        if greeting.is_replica and greeting.mode == "standalone":
+            self._known = None
+            raise read_only_replica()
+        return greeting
 
     def _assignment(self, topology: Topology) -> Assignment | None:
         """Who has which slots, where all primaries agree and no keys are moving; else None. Raises Fault."""

@@ -106,6 +106,7 @@ def read_states(server: RedisServer, keys: Mapping[str, Sequence[bytes]]) -> dic
     """
     calls = [(task_id, group) for task_id, mine in keys.items() for group in server.group_by_slot(mine)]
     replies = server.evaluate(READ, [(group, ()) for _, group in calls])
+    server.require_primary()
     found: dict[str, list[State]] = {}
     for (task_id, group), reply in zip(calls, replies, strict=True):
         if states := list(_parse(group, reply)):

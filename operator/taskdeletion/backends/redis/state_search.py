@@ -57,6 +57,7 @@ class StateSearch:
         """Where each task has one key, with a name that is known."""
         keys = {task_id: key for task_id in sorted(task_ids) if (key := self._pattern.exact_key(task_id)) is not None}
         replies = self._server.exchange([("EXISTS", key) for key in keys.values()])
+        self._server.require_primary()
         return {task_id: [keys[task_id]] for task_id, reply in zip(keys, replies, strict=True) if require_reply(reply)}
 
     def _share(self, task_ids: frozenset[str]) -> Found:

@@ -14,6 +14,7 @@ from taskdeletion.backends.redis.faults import unsettled_cluster
 
 #: Answers that name no host: the node lies at the host that was asked.
 _SAME_HOST = (None, b"", b"?")
+_REPLICAS = frozenset({"replica", "slave"})
 #: Of every primary with slots: its id, its configuration epoch, and its slots.
 Assignment = frozenset[tuple[bytes, bytes, tuple[bytes, ...]]]
 
@@ -80,13 +81,25 @@ def find_agreement(views: Mapping[Node, View]) -> Assignment | None:
     return assignment if asked == {name for name, _, _ in assignment} else None
 
 
-def read_mode(hello: Any) -> str:
-    """What a server is, from its reply to HELLO: standalone, cluster or sentinel."""
+@dataclass(frozen=True)
+class Greeting:
+    """What a server says of itself. `mode`: standalone, cluster or sentinel."""
+
+    mode: str
+    is_replica: bool
+
+
+def read_greeting(hello: Any) -> Greeting:
+    """What a server is, from its reply to HELLO."""
     fields = hello if isinstance(hello, dict) else dict(zip(hello[::2], hello[1::2], strict=True))
-    mode = fields.get(b"mode", fields.get("mode", "standalone"))
-    return mode.decode() if isinstance(mode, bytes) else str(mode)
+    return Greeting(_read_word(fields, "mode", "standalone"), _read_word(fields, "role", "master") in _REPLICAS)
 
 
-def read_info_mode(info: bytes) -> str:
-    """What a server is, from its reply to INFO cluster."""
-    return "cluster" if b"cluster_enabled:1" in info else "standalone"
+def read_info(info: bytes) -> Greeting:
+    """What a server is, from its reply to INFO."""
+    return Greeting("cluster" if b"cluster_enabled:1" in info else "standalone", b"role:slave" in info)
+
+
+def _read_word(fields: Mapping[Any, Any], name: str, otherwise: str) -> str:
+    word = fields.get(name.encode(), fields.get(name, otherwise))
+    return word.decode() if isinstance(word, bytes) else str(word)
