@@ -82,7 +82,8 @@ def test_a_deletion_that_loses_a_deadlock_begins_again_and_is_done(database: Dat
     catalog.close()  # a session tells of its deadlocks when it ends
     assert {(r.outcome, r.count) for r in results.values()} == {("Deleted", 2)}
     assert (database.task_ids(), database.step_ids()) == ({"task_2", "task_3"}, {"task_2", "task_3"})
-    wait_until(lambda: count_deadlocks(database) == before + 1)
+    # A row is free for a moment when a deadlock ends: ours may take it once more before the one that waits.
+    wait_until(lambda: count_deadlocks(database) > before)
 
 
 def test_a_mark_that_loses_a_deadlock_begins_again_and_is_done(database: Database) -> None:
@@ -92,7 +93,8 @@ def test_a_mark_that_loses_a_deadlock_begins_again_and_is_done(database: Databas
         marks = catalog.mark(versions, force=False)
     catalog.close()  # a session tells of its deadlocks when it ends
     assert marks == Marks(frozenset({"task_1", "task_2"}), frozenset())
-    wait_until(lambda: count_deadlocks(database) == before + 1)
+    # A row is free for a moment when a deadlock ends: ours may take it once more before the one that waits.
+    wait_until(lambda: count_deadlocks(database) > before)
 
 
 # --- serialization failures -------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from taskdeletion.backends.postgres.tables import TASK_COLUMNS
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.results import Problem
 from tests.contract.test_postgres_database import Database, DatabaseHome, database_home
@@ -108,12 +109,17 @@ def test_a_column_of_a_type_that_cannot_be_used_is_named(database: Database, col
     assert f"{column} is of type" in problem.message
 
 
+#: Not enough: who wrote a row can be read only with the right to the whole table.
+EVERY_COLUMN = f"SELECT ({', '.join(TASK_COLUMNS)}) ON data_pipeline_tasks"
+
+
 @pytest.mark.parametrize(
     ("grants", "lacks"),
     [
         ((), "SELECT on data_pipeline_tasks, UPDATE on data_pipeline_tasks, SELECT on data_pipeline_task_steps"),
         (("SELECT, DELETE ON data_pipeline_tasks", STEPS), "UPDATE on data_pipeline_tasks"),
         ((TASKS, "DELETE ON data_pipeline_task_steps"), "SELECT on data_pipeline_task_steps"),
+        ((EVERY_COLUMN, "UPDATE ON data_pipeline_tasks", STEPS), "lacks SELECT on data_pipeline_tasks"),
     ],
 )
 def test_missing_rights_are_named(database: Database, grants: tuple[str, ...], lacks: str) -> None:

@@ -155,6 +155,27 @@ def test_only_the_sibling_is_finished_of_a_task_that_ran_again_after_the_claim(
     assert (left.row["status"], left.row["directory_exists"], left.steps) == ("completed", True, 2)
 
 
+def test_a_second_run_whose_row_says_what_it_said_before_is_a_restart_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = world.pipeline
+    pipeline.add_task("task_1")
+    world.request("a")
+
+    def run_again_without_times(*_: object) -> None:
+        with pipeline.connect() as connection:
+            connection.execute("UPDATE data_pipeline_tasks SET status = 'in_progress'")
+            write_directory(pipeline, "task_1")
+            pipeline.add_keys("task_1", KEYS)
+            pipeline.add_objects("task_1", OBJECTS)
+            connection.execute("UPDATE data_pipeline_tasks SET status = 'completed'")
+
+    interpose(monkeypatch, Cluster, "write_status", after=run_again_without_times, when=says_claimed)
+    task, left = task_of(world.start().finish("a")), world.look()
+    assert (task["state"], task["reason"]) == ("Failed", reasons.TASK_RESTARTED)
+    assert (left.directory, left.siblings, left.keys, left.objects) == (FILES, 0, KEYS, OBJECTS)
+
+
 # --- force_identity: with force only created_at says which run it is -------------------------------------------------
 def test_a_forced_task_may_end_meanwhile_without_counting_as_restarted(
     world: World, monkeypatch: pytest.MonkeyPatch

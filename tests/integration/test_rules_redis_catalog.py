@@ -5,6 +5,7 @@ Redis catalog, played on the real services in exactly that order. Rules of the c
 (announced version, confirmation, undo) are in `test_rules_claim.py`.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from dev.pipeline import Residue
-from dev.state_pipeline import NODES, StatePipeline
+from dev.state_pipeline import NODES, TTL_SECONDS, StatePipeline
 from taskdeletion.api import reasons
 from taskdeletion.backends.directory import DirectoryRoot
 from taskdeletion.backends.objects import Objects
@@ -21,11 +22,12 @@ from taskdeletion.domain.faults import Fault
 from taskdeletion.kube.objects import Cluster
 from tests.support.harness import World, task_of
 from tests.support.kube import Kube, condition, resource
-from tests.support.runs import FILES, KEYS, OBJECTS, is_second_run, run_again
+from tests.support.runs import FILES, KEYS, OBJECTS, is_second_run, run_again, write_directory
 from tests.support.seams import crash, interpose, says_claimed
 
 FIRST_RUN = (3, 0, 2, 2)
 STATE_KEYS = len(NODES)
+TTL = timedelta(seconds=TTL_SECONDS)
 
 
 @pytest.fixture
@@ -236,6 +238,54 @@ def test_only_the_sibling_is_finished_of_a_task_that_ran_again_after_the_claim(
     assert (task["state"], task["reason"]) == ("Failed", reasons.TASK_RESTARTED)
     assert amounts(left) == (FILES, 0, KEYS, OBJECTS)
     assert left.steps == STATE_KEYS
+
+
+def write_without_times(states: StatePipeline, node: str, status: str, *, age: timedelta = timedelta()) -> None:
+    """As a pipeline writes it that keeps no time of change: the TTL alone tells how long ago that was."""
+    state = {"status": status, "created_at": "2025-07-02T17:39:32Z"}
+    states.states.set(states.state_key("task_1", node), json.dumps(state), px=round((TTL - age).total_seconds() * 1000))
+
+
+@pytest.mark.parametrize("when", ["claimed", "everything else is gone"])
+def test_a_second_run_whose_state_says_what_it_said_before_is_a_restart_all_the_same(
+    world: World, states: StatePipeline, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    for node in NODES:
+        write_without_times(states, node, "completed", age=timedelta(hours=2))
+
+    def run_again_without_times(*_: object, **__: object) -> None:
+        write_without_times(states, NODES[0], "running")
+        write_directory(states, "task_1")
+        states.add_keys("task_1", KEYS)
+        states.add_objects("task_1", OBJECTS)
+        write_without_times(states, NODES[0], "completed")
+
+    world.request("a")
+    if when == "claimed":
+        interpose(monkeypatch, Cluster, "write_status", after=run_again_without_times, when=says_claimed)
+    else:
+        interpose(monkeypatch, RedisCatalog, "delete_records", before=run_again_without_times)
+    task, left = task_of(world.start().finish("a")), world.look()
+    assert (task["state"], task["reason"]) == ("Failed", reasons.TASK_RESTARTED)
+    assert amounts(left) == (FILES, 0, KEYS, OBJECTS)
+    assert left.steps == STATE_KEYS
+
+
+def test_a_state_key_that_expires_meanwhile_is_no_restart(
+    world: World, states: StatePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.request("a")
+    interpose(
+        monkeypatch,
+        Cluster,
+        "write_status",
+        after=lambda *_: states.states.delete(states.state_key("task_1", NODES[0])),
+        when=says_claimed,
+    )
+    task, left = task_of(world.start().finish("a")), world.look()
+    assert (task["state"], task["reason"]) == ("Failed", reasons.CATALOG_ENTRY_GONE)
+    assert amounts(left) == (None, 0, *FIRST_RUN[2:])
+    assert left.steps == STATE_KEYS - 1
 
 
 # --- force_identity ---------------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ REUSED = replace(READ, created="2025-07-09T00:00:00+00:00")
 DONE = CatalogEntry("task_1", READ, "completed", CREATED)
 RUNNING = replace(DONE, status="in_progress")
 STEP_RUNNING = replace(DONE, activity="a step of the task is running")
+KEYS_READ = replace(READ, rest="3|" + "a" * 64)
+FEWER_KEYS = replace(DONE, version=replace(READ, rest="2|" + "b" * 64))
 AGELESS = replace(DONE, created_at=None, version=Version("", "completed|"))
 RULES = Rules(
     force=False,
@@ -153,6 +155,24 @@ def test_a_status_of_any_length_fits_into_the_message() -> None:
         pytest.param(DONE, RESTARTED, False, reasons.TASK_RESTARTED, id="restarted"),
         pytest.param(DONE, REUSED, False, reasons.TASK_RESTARTED, id="id reused"),
         pytest.param(DONE, REUSED, True, reasons.TASK_RESTARTED, id="id reused, with force"),
+        pytest.param(STEP_RUNNING, READ, False, reasons.TASK_RESTARTED, id="restarted, and its version is as it was"),
+        pytest.param(STEP_RUNNING, READ, True, None, id="a step running, with force"),
+        pytest.param(FEWER_KEYS, KEYS_READ, False, reasons.CATALOG_ENTRY_GONE, id="some keys gone"),
+        pytest.param(FEWER_KEYS, KEYS_READ, True, None, id="some keys gone, with force"),
+        pytest.param(
+            replace(FEWER_KEYS, activity="its state changed 1 s ago"),
+            KEYS_READ,
+            False,
+            reasons.TASK_RESTARTED,
+            id="fewer keys, but of a new run",
+        ),
+        pytest.param(
+            replace(FEWER_KEYS, version=replace(FEWER_KEYS.version, created=REUSED.created)),
+            KEYS_READ,
+            True,
+            reasons.TASK_RESTARTED,
+            id="fewer keys, but of another creation",
+        ),
         pytest.param(None, READ, False, reasons.CATALOG_ENTRY_GONE, id="entry gone"),
         pytest.param(None, READ, True, reasons.CATALOG_ENTRY_GONE, id="entry gone, with force"),
         pytest.param(None, UNKNOWN_TASK, True, None, id="still unknown"),

@@ -95,6 +95,10 @@ def test_fractions_of_a_second_are_kept(value: object, microsecond: int) -> None
             "2025-07-02",
             "20250702",
             "2025-W27-3",
+            "2025-W27-3T17:39:32Z",
+            "2025-07-02T17",
+            "2025-07-02T17Z",
+            "20250702T17+02:00",
             "2025-13-02T17:39:32Z",
             "2025-07-02T25:39:32Z",
             "2025-07-02T17:39:61Z",
@@ -116,6 +120,10 @@ def test_what_is_no_time_is_not_known(value: object) -> None:
 
 def test_an_hour_that_occurs_twice_is_the_later_one() -> None:
     assert parse_time("2025-10-26T02:30:00", BERLIN) == datetime(2025, 10, 26, 1, 30, tzinfo=UTC)
+
+
+def test_an_hour_that_the_change_to_summer_time_leaves_out_is_the_later_of_what_it_may_be() -> None:
+    assert parse_time("2025-03-30T02:30:00", BERLIN) == datetime(2025, 3, 30, 1, 30, tzinfo=UTC)
 
 
 # --- one entry of many keys -------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ PostgreSQL and Redis each fill `Catalog` in their own room; the workflow knows n
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Final, NamedTuple, Protocol
 
 from taskdeletion.domain.faults import Fault
@@ -99,6 +99,17 @@ class Survey(Protocol):
     @property
     def with_files(self) -> int:
         """Tasks that still have files, finished or not; known behind the last page."""
+
+
+def in_utc(local: datetime, zone: tzinfo) -> datetime:
+    """A time without a zone that is meant in `zone`, in UTC. Raises OverflowError.
+
+    Where it occurs twice, or is left out when the clocks go forward, it is the later of the two that it may be, as in
+    PostgreSQL: too young is the safe error.
+    """
+    if zone is UTC:
+        return local.replace(tzinfo=UTC)
+    return max(local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
 
 
 class CommitUnknown(Exception):  # noqa: N818 - it says what is known, which is no error of ours

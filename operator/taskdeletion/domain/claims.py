@@ -1,4 +1,7 @@
-"""Whether one task may go: decided when it is read, and again under the lock (DESIGN section 3, Claim). Pure."""
+"""Whether one task may go: decided when it is read, and again under the lock (docs/safety.md, "The order of effects").
+
+Pure.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -9,6 +12,7 @@ from taskdeletion.api.common import format_time
 from taskdeletion.api.task_deletion import TaskState
 from taskdeletion.domain.catalog import CatalogEntry, Version
 from taskdeletion.domain.faults import Fault
+from taskdeletion.domain.states import has_lost_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,16 @@ def decide_still_claimed(entry: CatalogEntry | None, claimed: Version, *, force:
         if claimed == UNKNOWN_TASK:
             return None
         return Fault("permanent", reasons.CATALOG_ENTRY_GONE, "the catalog entry went away while the task was deleted")
-    if _is_same_run(claimed, entry, force=force):
-        return None
+    if not _is_same_run(claimed, entry, force=force):
+        return _describe_change(entry, claimed)
+    if entry.activity and not force:  # a run that left the version as it was has still begun
+        message = f"{entry.activity}, after the task was claimed; nothing of the new run was touched"
+        return Fault("permanent", reasons.TASK_RESTARTED, message)
+    return None
+
+
+def _describe_change(entry: CatalogEntry, claimed: Version) -> Fault:
+    if has_lost_keys(claimed, entry.version) and not entry.activity:
+        message = "some of its state keys went away while the task was deleted: they expired, or somebody deleted them"
+        return Fault("permanent", reasons.CATALOG_ENTRY_GONE, message)
     return Fault("permanent", reasons.TASK_RESTARTED, "the task was restarted; nothing of the new run was touched")

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from taskdeletion.domain.catalog import CatalogEntry, Version
+from taskdeletion.domain.catalog import CatalogEntry, Version, in_utc
 
 #: Numbers from 1973 to 2286 are times; the gap between them is neither. Zero, which often means "not set", is none.
 _SECONDS: Final = (10**8, 10**10)
@@ -21,7 +21,8 @@ _MILLISECONDS: Final = (10**11, 10**13)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST: Final = _EPOCH + timedelta(seconds=_SECONDS[0])
 _NUMBER: Final = re.compile(r"[0-9]{1,16}(\.[0-9]{1,16})?")
-_LONGEST_DATE: Final = len("2025-07-02")
+_REST: Final = re.compile(r"([0-9]+)\|[0-9a-f]{64}")  # of a version: the number of keys, and a digest over all of them
+_WITH_MINUTES: Final = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}[T ][0-9]{2}:?[0-9]{2}")
 _LONGEST_TIME: Final = 64
 _NEVER_TOLD: Final = (
     "when its state last changed is not known: set updatedField or ttlSeconds in the TaskStore, or settleSeconds: 0"
@@ -123,11 +124,20 @@ class StateReader:
         return f"its state changed {int(max(min(ages), 0))} s ago, and settleSeconds is {self.keys.settle_seconds}"
 
 
+def has_lost_keys(before: Version, now: Version) -> bool:
+    """Whether both are of one creation, and fewer keys are there now. False for versions of another catalog."""
+    counts = [_REST.fullmatch(version.rest) for version in (before, now)]
+    if before.created != now.created or None in counts:
+        return False
+    had, has = (int(found[1]) for found in counts if found)
+    return has < had
+
+
 def parse_time(value: object, zone: tzinfo) -> datetime | None:
     """A time in UTC, or None where `value` is none that can be relied on.
 
-    ISO 8601 (a time without a zone is in `zone`, in an hour that occurs twice the later one), or seconds or
-    milliseconds since 1970, also as text. A date alone is no time: it would make a task older than it is.
+    ISO 8601 (a time without a zone is in `zone`, see `in_utc`), or seconds or milliseconds since 1970, also as text. A
+    date alone, or an hour without minutes, is no time: it would make a task older than it is.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _from_number(value)
@@ -146,12 +156,11 @@ def _from_number(number: float) -> datetime | None:
 
 
 def _from_text(text: str, zone: tzinfo) -> datetime | None:
-    if len(text) <= _LONGEST_DATE:
+    if not _WITH_MINUTES.match(text):
         return None
     try:
         time = datetime.fromisoformat(text)
-        # fold=1: too young is the safe error
-        found = (time if time.tzinfo else time.replace(tzinfo=zone, fold=1)).astimezone(UTC)
+        found = time.astimezone(UTC) if time.tzinfo else in_utc(time, zone)
     except (ValueError, OverflowError):
         return None
     return found if found >= _EARLIEST else None

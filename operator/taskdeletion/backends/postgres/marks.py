@@ -1,6 +1,7 @@
 """Marks rows whose data is gone: directory_exists = FALSE, updated_at = now().
 
-Called by the workflow after the purge (DESIGN section 3, Mark). Touches only rows that are still what was claimed.
+Called by the workflow after the purge (docs/safety.md, "The order of effects", 7). Touches only rows that are still
+what was claimed.
 """
 
 from collections.abc import Collection, Mapping
@@ -83,7 +84,12 @@ def _mark_and_look(
 
 
 def _is_marked_run(row: TaskRow, version: Version, *, force: bool) -> bool:
-    """Whether the row has the mark already and is the same run but for updated_at, which the mark itself changed."""
+    """Whether the row has the mark already and is the same run but for what the mark itself changed."""
     if not row.is_marked or row.version.created != version.created:
         return False
-    return force or version.rest.rpartition("|")[0] == row.version.rest.rpartition("|")[0]
+    return force or _status_of(version) == _status_of(row.version)
+
+
+def _status_of(version: Version) -> str:
+    """Of status, updated_at and writer the first; it may hold the sign that stands between them."""
+    return version.rest.rsplit("|", 2)[0]

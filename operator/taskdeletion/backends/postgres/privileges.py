@@ -8,7 +8,7 @@ from typing import Final
 from psycopg import sql
 
 from taskdeletion.backends.postgres.connection import CatalogConnection
-from taskdeletion.backends.postgres.tables import STEP_COLUMNS, TASK_COLUMNS, CatalogTables
+from taskdeletion.backends.postgres.tables import STEP_COLUMNS, TASK_COLUMNS, WRITER_COLUMN, CatalogTables
 
 MARKED_COLUMNS: Final = ("updated_at", "directory_exists")
 _COLUMNS = sql.SQL(
@@ -22,7 +22,8 @@ def find_missing_privileges(connection: CatalogConnection, tables: CatalogTables
     """What the role lacks, such as "UPDATE on data_pipeline_tasks". `with_records`: DELETE is needed as well."""
     tasks, steps = tables.tasks_table, tables.steps_table
     quoted = {tasks: tables.quoted_names["tasks"], steps: tables.quoted_names["steps"]}
-    needed = [("SELECT", tasks, TASK_COLUMNS), ("UPDATE", tasks, MARKED_COLUMNS), ("SELECT", steps, STEP_COLUMNS)]
+    readable = (*TASK_COLUMNS, WRITER_COLUMN)  # a system column is readable with SELECT on the whole table only
+    needed = [("SELECT", tasks, readable), ("UPDATE", tasks, MARKED_COLUMNS), ("SELECT", steps, STEP_COLUMNS)]
     missing = [
         f"{privilege} on {table}"
         for privilege, table, columns in needed

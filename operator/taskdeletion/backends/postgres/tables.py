@@ -18,20 +18,22 @@ from psycopg import sql
 from taskdeletion.api import reasons
 from taskdeletion.backends.postgres.connection import CatalogConnection
 from taskdeletion.backends.postgres.identifiers import identifier
-from taskdeletion.domain.catalog import CatalogEntry, Version
+from taskdeletion.domain.catalog import CatalogEntry, Version, in_utc
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.table_names import parse_table_name
 
 TASK_COLUMNS: Final = ("task_id", "status", "created_at", "updated_at", "directory_exists")
 STEP_COLUMNS: Final = ("task_id", "status")
+#: The transaction that wrote the row: changes with every UPDATE, also with one that leaves all values as they were.
+WRITER_COLUMN: Final = "xmin"
 LONGEST_WORD: Final = 100
 _TIMESTAMPTZ_OID: Final = 1184
 _IN_ARRAY: Final = str.maketrans({'"': r"\"", "\\": r"\\"})
 _STEP_RUNS: Final = "a step of the task is running"
 
 _SELECT = sql.SQL(
-    "SELECT t.task_id::text, t.status::text, t.created_at, t.updated_at, t.directory_exists, {has_running_step}"
-    " FROM {tasks} t WHERE {named}"
+    "SELECT t.task_id::text, t.status::text, t.created_at, t.updated_at, t.directory_exists, t.xmin::text,"
+    " {has_running_step} FROM {tasks} t WHERE {named}"
 )
 HAS_RUNNING_STEP = sql.SQL(
     "EXISTS (SELECT 1 FROM {steps} s WHERE s.task_id = t.task_id AND s.status::text = ANY(%(running)s::text[]))"
@@ -165,11 +167,11 @@ def _fetch(
 
 
 def _build_row(values: Sequence[object], tables: CatalogTables) -> TaskRow:
-    task_id, status, created, updated, directory_exists, has_running_step = values
+    task_id, status, created, updated, directory_exists, writer, has_running_step = values
     created_at = to_utc(created, "created_at", tables)
     updated_at = to_utc(updated, "updated_at", tables)
     word = "" if status is None else str(status)
-    version = Version(_format_time(created_at), f"{_shorten(word)}|{_format_time(updated_at)}")
+    version = Version(_format_time(created_at), f"{_shorten(word)}|{_format_time(updated_at)}|{writer}")
     return TaskRow(str(task_id), version, word, created_at, bool(has_running_step), directory_exists is False)
 
 
@@ -187,11 +189,8 @@ def to_utc(value: object, column: str, tables: CatalogTables) -> datetime | None
         raise schema_fault(tables, f"has a column {column} that is no timestamp")
     if not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)  # noqa: DTZ001 - the zone follows
-    if value.tzinfo is None:
-        # fold=1: an hour that occurs twice is taken for the later one, as PostgreSQL does: too young is the safe error.
-        value = value.replace(tzinfo=tables.zone, fold=1)
     try:
-        return value.astimezone(UTC)
+        return value.astimezone(UTC) if value.tzinfo else in_utc(value, tables.zone)
     except OverflowError:  # such as year 1 east of Greenwich: no time that can be compared
         return None
 

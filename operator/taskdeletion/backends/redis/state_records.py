@@ -13,6 +13,7 @@ from taskdeletion.backends.redis.server import RedisServer
 from taskdeletion.backends.redis.state_scripts import Removal, in_batches, read_states, remove_states
 from taskdeletion.backends.redis.state_search import StateSearch
 from taskdeletion.domain.catalog import Version
+from taskdeletion.domain.claims import decide_still_claimed
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.results import StepResult
 from taskdeletion.domain.states import State, StateReader
@@ -56,11 +57,11 @@ class StateDeletion:
 
     def _is_claimed(self, task_id: str, states: Sequence[State]) -> bool:
         """Whether these are the states of the claimed run; where not, the result says so."""
-        version = self.reader.build_entry(task_id, states).version
-        is_same = self.versions[task_id].matches(version, force=self.force)
-        if not is_same:
-            self._fail([task_id], Fault("permanent", reasons.TASK_RESTARTED, _CHANGED))
-        return is_same
+        entry = self.reader.build_entry(task_id, states)
+        fault = decide_still_claimed(entry, self.versions[task_id], force=self.force)
+        if fault is not None:
+            self._fail([task_id], fault)
+        return fault is None
 
     def _remove(self, states: Mapping[str, Sequence[State]]) -> None:
         removals = remove_states(self.server, states)
