@@ -1,7 +1,7 @@
 """Finds a TaskStore in the cluster with its Secrets, and lets requests that were due before share what was found.
 
-Called by `workflow.stores`. What is wrong is a `waiting` Fault. Nothing that failed is shared, and nothing for longer
-than a moment: a Secret may be rotated, and a store pulled, at any time.
+Called by `workflow.stores`; docs/adr/0014. What is wrong is a `waiting` Fault. Nothing that failed is shared, and
+nothing for longer than a moment: a Secret may be rotated, and a store pulled, at any time.
 """
 
 import threading
