@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -238,6 +239,24 @@ def test_a_connection_that_was_ended_between_two_calls_is_replaced(database: Dat
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'task-deletion-operator'"
     )
     assert set(catalog.read(["task_1"])) == {"task_1"}
+
+
+@pytest.mark.parametrize("trusted_seconds", [60.0, 0.0], ids=["used a moment ago", "idle for a while"])
+def test_many_connections_that_were_ended_between_two_calls_are_replaced(
+    database: Database, monkeypatch: pytest.MonkeyPatch, trusted_seconds: float
+) -> None:
+    monkeypatch.setattr("taskdeletion.backends.postgres.connection.TRUSTED_SECONDS", trusted_seconds)
+    database.add_task("task_1")
+    catalog = database.catalog()
+    with ExitStack() as held:
+        for _ in range(4):
+            held.enter_context(catalog.claim([], with_records=False))
+    database.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'task-deletion-operator'"
+        " AND datname = current_database()"
+    )
+    for _ in range(4):
+        assert set(catalog.read(["task_1"])) == {"task_1"}
 
 
 def test_a_session_is_not_kept_for_ever(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ NOWHERE: Final = "/dev/null/none"  # a path where no file can be: libpq takes it
 REPLY_GRACE_SECONDS: Final = 5.0
 POOL_WAIT_SECONDS: Final = 30.0
 MAX_AGE_SECONDS: Final = 600.0
+TRUSTED_SECONDS: Final = 1.0
 # What libpq is told unless the URL says otherwise. Together with _hide_environment nothing is left to a default.
 _DEFAULTS: Final = {
     "port": "5432",
@@ -85,6 +86,8 @@ class CatalogConnection(psycopg.Connection[TupleRow]):
 
     reply_seconds: float = 60.0
     retires_at: float = math.inf
+    #: When it was given back, by the monotonic clock.
+    used_at: float = -math.inf
 
     def retire(self) -> None:
         """Let this be its last transaction."""
@@ -170,7 +173,10 @@ def _hide_environment(parameters: dict[str, str]) -> dict[str, str]:
 
 
 class ConnectionPool:
-    """At most `size` connections, made when needed and checked before use. `close` removes the TLS files."""
+    """At most `size` connections, made when needed. `close` removes the TLS files.
+
+    A connection is checked before use, unless it was in use a moment ago and none has failed since.
+    """
 
     def __init__(self, connection: PostgresConnection, timeouts: Timeouts, *, size: int) -> None:
         """Open no connection yet. Raises Fault (waiting, SecretValueInvalid)."""
@@ -181,6 +187,7 @@ class ConnectionPool:
         self._lock = threading.Lock()
         self._idle: list[CatalogConnection] = []
         self._closed = False
+        self._failed_at = -math.inf
         self._files = ExitStack()
         parameters |= _write_tls_files(connection, self._files, parameters["sslmode"])
         self._conninfo = make_conninfo(**parameters)
@@ -208,6 +215,9 @@ class ConnectionPool:
     def release(self, connection: CatalogConnection) -> None:
         """Give a connection back; one with an open transaction, a retired one, or of a closed pool, is closed."""
         with self._lock:
+            connection.used_at = time.monotonic()
+            if connection.closed:
+                self._failed_at = connection.used_at
             is_kept = not self._closed and _is_usable(connection)
             if is_kept:
                 self._idle.append(connection)
@@ -230,9 +240,15 @@ class ConnectionPool:
                 if not self._idle:
                     return None
                 connection = self._idle.pop()
-            if not connection.is_retired and _answers(connection):
+            if not connection.is_retired and (self._is_trusted(connection) or _answers(connection)):
                 return connection
             connection.close()
+            with self._lock:
+                self._failed_at = time.monotonic()
+
+    def _is_trusted(self, connection: CatalogConnection) -> bool:
+        is_recent = time.monotonic() - connection.used_at < TRUSTED_SECONDS
+        return is_recent and connection.used_at > self._failed_at
 
     def _connect(self) -> CatalogConnection:
         if self._closed:
