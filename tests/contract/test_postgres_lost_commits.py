@@ -86,7 +86,7 @@ def test_a_mark_is_there_in_the_end(database: Database, proxy: Proxy, cut: str) 
 
 def test_a_mark_that_never_arrives_is_retried_later(database: Database, proxy: Proxy) -> None:
     versions = database.versions("task_1")
-    proxy.drops_commits = 2
+    proxy.drops_commits = 3
     with pytest.raises(Fault) as caught:
         database.catalog(url=proxy.url).mark(versions, force=False)
     assert (caught.value.kind, caught.value.reason) == ("retriable", "Unavailable")

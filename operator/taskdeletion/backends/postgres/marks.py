@@ -1,29 +1,41 @@
 """Marks rows whose data is gone: directory_exists = FALSE, updated_at = now().
 
 Called by the workflow after the purge (docs/safety.md, "The order of effects", 7). Touches only rows that are still
-what was claimed.
+what was claimed: as a rule one statement compares and marks them all, and what it leaves is locked and looked at.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from psycopg import sql
 
+from taskdeletion.api import reasons
 from taskdeletion.backends.postgres.connection import CatalogConnection
 from taskdeletion.backends.postgres.lanes import work_in_lanes
 from taskdeletion.backends.postgres.locks import Locked, lock_rows
-from taskdeletion.backends.postgres.tables import CatalogTables, TaskRow, array_of, chunked, named
+from taskdeletion.backends.postgres.tables import CatalogTables, TaskRow, array_of, chunked, is_update_zoned, named
 from taskdeletion.backends.postgres.transactions import WRITE, Transactions
 from taskdeletion.domain.catalog import CommitUnknown, Marks, Version
+from taskdeletion.domain.faults import Fault
 
 CHUNK: Final = 500
 _UPDATE = sql.SQL(
     "UPDATE {tasks} t SET directory_exists = FALSE, updated_at = {now}"
     " WHERE {named} AND t.directory_exists IS DISTINCT FROM FALSE"
 )
-_FIND_MARKED = sql.SQL("SELECT t.task_id::text FROM {tasks} t WHERE {named} AND t.directory_exists IS FALSE")
+_FIND_MARKED = sql.SQL("SELECT t.task_id::text FROM {tasks} t WHERE {named} AND t.directory_exists IS FALSE{by}")
+_BY_ANYBODY = sql.SQL("")
+_BY_US = sql.SQL(" AND t.xmin::text = (txid_current() %% 4294967296)::text")
+# Whoever wrote the row last wrote the version that was claimed: nobody has changed it since.
+_UPDATE_CLAIMED = sql.SQL(
+    "UPDATE {tasks} t SET directory_exists = FALSE, updated_at = {now}"
+    " FROM unnest(%(ids)s::text[], %(writers)s::text[]) AS claimed(task_id, writer)"
+    ' WHERE t.task_id = claimed.task_id AND t.task_id::text COLLATE "C" = claimed.task_id'
+    " AND t.xmin::text = claimed.writer AND t.directory_exists IS DISTINCT FROM FALSE"
+)
 _NOW_WITH_ZONE = sql.SQL("now()")
 _NOW_IN_ZONE = sql.SQL("timezone(%(zone)s, now())")
+_Work = Callable[[CatalogConnection], tuple[set[str], frozenset[str]]]
 
 
 def mark_rows(
@@ -33,14 +45,45 @@ def mark_rows(
 
     def work(ids: list[str]) -> tuple[set[str], frozenset[str]]:
         chunk = {task_id: versions[task_id] for task_id in ids}
-        return _mark_chunk(transactions, tables, chunk, force=force)
+        done = set() if force else _mark_claimed(transactions, tables, chunk)
+        rest = {task_id: version for task_id, version in chunk.items() if task_id not in done}
+        if not rest:
+            return done, frozenset()
+        marked, row_locked = _mark_under_lock(transactions, tables, rest, force=force)
+        return done | marked, row_locked
 
     done = work_in_lanes(work, list(chunked(versions, CHUNK)))
     marked, busy = [marks for marks, _ in done], [locked for _, locked in done]
     return Marks(frozenset().union(*marked), frozenset().union(*busy))
 
 
-def _mark_chunk(
+# --- all that are as they were, in one statement ----------------------------------------------------------------------
+def _mark_claimed(transactions: Transactions, tables: CatalogTables, versions: Mapping[str, Version]) -> set[str]:
+    """The rows that this marked; the others have to be looked at. Raises Fault but for a row that somebody holds."""
+
+    def work(connection: CatalogConnection) -> set[str]:
+        ids = sorted(versions)
+        now = _NOW_WITH_ZONE if is_update_zoned(connection, tables) else _NOW_IN_ZONE
+        parameters = {
+            "ids": array_of(ids),
+            "writers": array_of(versions[task_id].rest.rpartition("|")[2] for task_id in ids),
+            "zone": tables.time_zone,
+        }
+        connection.execute(_UPDATE_CLAIMED.format(tasks=tables.tasks, now=now), parameters)
+        return _find_marked(connection, tables, ids, _BY_US)
+
+    try:
+        return transactions.run(work, mode=WRITE)
+    except CommitUnknown:
+        return set()  # what a lost reply has done is recognised under the lock
+    except Fault as fault:
+        if fault.reason != reasons.ROW_LOCKED:
+            raise
+        return set()
+
+
+# --- row by row -------------------------------------------------------------------------------------------------------
+def _mark_under_lock(
     transactions: Transactions, tables: CatalogTables, versions: Mapping[str, Version], *, force: bool
 ) -> tuple[set[str], frozenset[str]]:
     def work(connection: CatalogConnection) -> tuple[set[str], frozenset[str]]:
@@ -76,11 +119,16 @@ def _mark_and_look(
 ) -> set[str]:
     """Mark these rows; which of them have the mark then: a trigger or rule may have kept one as it was."""
     now = _NOW_WITH_ZONE if locked.found.is_update_zoned else _NOW_IN_ZONE
-    names = {"tasks": tables.tasks, "named": named(sql.SQL("t.task_id"))}
     parameters = {"ids": array_of(sorted(task_ids)), "zone": tables.time_zone}
-    connection.execute(_UPDATE.format(**names, now=now), parameters)
-    found = connection.execute(_FIND_MARKED.format(**names), parameters).fetchall()
-    return {str(task_id) for (task_id,) in found}
+    connection.execute(_UPDATE.format(tasks=tables.tasks, named=named(sql.SQL("t.task_id")), now=now), parameters)
+    return _find_marked(connection, tables, task_ids, _BY_ANYBODY)
+
+
+def _find_marked(
+    connection: CatalogConnection, tables: CatalogTables, task_ids: Collection[str], by: sql.SQL
+) -> set[str]:
+    statement = _FIND_MARKED.format(tasks=tables.tasks, named=named(sql.SQL("t.task_id")), by=by)
+    return {str(task_id) for (task_id,) in connection.execute(statement, {"ids": array_of(sorted(task_ids))})}
 
 
 def _is_marked_run(row: TaskRow, version: Version, *, force: bool) -> bool:

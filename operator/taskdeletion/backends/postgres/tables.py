@@ -10,9 +10,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, tzinfo
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
+import psycopg
 from psycopg import sql
 
 from taskdeletion.api import reasons
@@ -148,6 +149,12 @@ def lock_and_read_rows(
     return _fetch(connection, tables, task_ids, _select(tables, has_running_step=sql.SQL("FALSE")) + _LOCKED[skip])
 
 
+def is_update_zoned(connection: CatalogConnection, tables: CatalogTables) -> bool:
+    """Whether updated_at knows its zone. Raises psycopg.Error."""
+    cursor = connection.execute(sql.SQL("SELECT updated_at FROM {tasks} LIMIT 0").format(tasks=tables.tasks))
+    return _is_zoned(cursor, 0)
+
+
 def _select(tables: CatalogTables, *, has_running_step: sql.Composable) -> sql.Composed:
     return _SELECT.format(tasks=tables.tasks, named=named(sql.SQL("t.task_id")), has_running_step=has_running_step)
 
@@ -158,12 +165,16 @@ def _fetch(
     parameters = {"ids": array_of(task_ids), "running": list(tables.running_step_statuses)}
     with connection.cursor(binary=True) as cursor:
         found = cursor.execute(query, parameters).fetchall()
-        is_zoned = cursor.description is not None and cursor.description[3].type_code == _TIMESTAMPTZ_OID
+        is_zoned = _is_zoned(cursor, 3)
     rows = {row.task_id: row for row in (_build_row(values, tables) for values in found)}
     if len(rows) < len(found):
         twice, _ = Counter(str(task_id) for task_id, *_ in found).most_common(1)[0]
         raise schema_fault(tables, f"has several rows for the task {twice}; task_id must be unique")
     return TaskRows(rows, is_zoned)
+
+
+def _is_zoned(cursor: psycopg.Cursor[Any], column: int) -> bool:
+    return cursor.description is not None and cursor.description[column].type_code == _TIMESTAMPTZ_OID
 
 
 def _build_row(values: Sequence[object], tables: CatalogTables) -> TaskRow:
