@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 from dev.build import SOURCES, GoModule, required_versions, version_numbers
@@ -82,14 +83,16 @@ def obtain(tool: Tool, bench: Workbench) -> Path:
 
 
 def obtain_from_origins(tool: Tool, bench: Workbench) -> Path:
-    reasons = []
-    for origin in tool.origins:
+    reasons: list[str] = []
+    for origin, following in zip_longest(tool.origins, tool.origins[1:]):
         try:
             directory = bench.cache.filled(tool.name, origin.version, partial(origin.fill, bench=bench))
             return directory / origin.program
         except UnavailableError as reason:
-            bench.progress(f"{tool.name}: {reason}")
             reasons.append(str(reason))
+            if following is not None:
+                why, _, _ = str(reason).partition("\n")
+                bench.progress(f"{tool.name}: not downloadable here ({why}); {following.plan(bench.cache)}")
     raise StackError("\n".join([f"{tool.name} cannot be had; install it and put it on PATH. Tried:", *reasons]))
 
 

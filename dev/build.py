@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dev.cache import Workbench
+from dev.cache import Cache, Workbench
 from dev.origins import PythonPackage, UnavailableError
 from dev.processes import ProcessFailedError
 from dev.progress import Elapsed
@@ -39,9 +39,19 @@ class GoModule:
     def source(self) -> Path:
         return SOURCES / self.name
 
+    @property
+    def build_version(self) -> str:
+        """What names the build in the cache: one for all programs of the module."""
+        return f"build-{self.fingerprint()}"
+
+    def plan(self, cache: Cache) -> str:
+        if cache.directory(self.name, self.build_version).exists():
+            return f"taking it from the build of {self.name} that is there"
+        return f"building it from Go modules, once, about {self.minutes} minutes"
+
     def fill(self, directory: Path, bench: Workbench) -> None:
         """Build the module unless it is built, and link the program's name to it."""
-        built = bench.cache.filled(self.name, f"build-{self.fingerprint()}", partial(self.build, bench=bench))
+        built = bench.cache.filled(self.name, self.build_version, partial(self.build, bench=bench))
         (directory / self.program).symlink_to(Path("..") / built.name / self.name)
 
     def fingerprint(self) -> str:

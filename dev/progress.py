@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 Progress = Callable[[str], None]
 
-REPEAT_SECONDS = 15.0
+#: How often work that goes on says so: to somebody who watches, and into a log.
+REPEAT_SECONDS_ON_A_TERMINAL = 15.0
+REPEAT_SECONDS_IN_A_LOG = 60.0
 
 
 def print_to_stderr(message: str) -> None:
@@ -19,11 +21,15 @@ def print_to_stderr(message: str) -> None:
 
 
 class Elapsed:
-    """A label and the time since it began; `tick` repeats it every few seconds for as long as it is called."""
+    """A label and the time since it began; `tick` repeats it now and then for as long as it is called.
+
+    Every few seconds on a terminal, at most once a minute elsewhere.
+    """
 
     def __init__(self, label: str, progress: Progress) -> None:
         self.label = label
         self.progress = progress
+        self.repeat_seconds = REPEAT_SECONDS_ON_A_TERMINAL if sys.stderr.isatty() else REPEAT_SECONDS_IN_A_LOG
         self.began = self.last = time.monotonic()
         progress(f"{label} ...")
 
@@ -31,7 +37,7 @@ class Elapsed:
         return time.monotonic() - self.began
 
     def tick(self) -> None:
-        if time.monotonic() - self.last >= REPEAT_SECONDS:
+        if time.monotonic() - self.last >= self.repeat_seconds:
             self.last = time.monotonic()
             self.progress(f"{self.label} ... {self.seconds():.0f} s")
 

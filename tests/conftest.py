@@ -2,30 +2,49 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 from dev.pipeline import Pipeline
+from dev.processes import StackError
 from dev.stack import Stack, start_stack
 from dev.state_pipeline import StatePipeline
 from tests.support.kube import Kube, operator_environment
 from tests.support.process import OperatorProcess, running_operator
 
 _NUMBERS = itertools.count(1)
+_STACK = pytest.StashKey[Stack]()
 AnyPipeline = TypeVar("AnyPipeline", bound=Pipeline)
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
+def stack(pytestconfig: pytest.Config) -> Iterator[Stack]:
     """The real services, for the whole session; with TASKDELETION_DEV_STATE those of a stack that runs already."""
-    if state := os.environ.get("TASKDELETION_DEV_STATE"):
-        yield Stack.attach(Path(state))
-        return
-    with start_stack() as started:
-        yield started
+    state = os.environ.get("TASKDELETION_DEV_STATE")
+    with ExitStack() as on_exit:
+        try:
+            found = Stack.attach(Path(state)) if state else on_exit.enter_context(start_stack())
+        except StackError as error:
+            pytest.exit(f"there is no development stack to test with: {error}", pytest.ExitCode.INTERRUPTED)
+        pytestconfig.stash[_STACK] = found
+        yield found
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """End the session behind a test that failed because the stack is gone: all that come would fail, too."""
+    report = yield
+    stack = item.config.stash.get(_STACK, None)
+    if report.failed and stack is not None and not stack.processes.answers():
+        item.session.shouldstop = (
+            f"the development stack in {stack.state_dir} has ended while tests ran (its supervisor is gone, killed or"
+            " stopped by somebody): no further test can pass. Run the tests again"
+        )
+    return report
 
 
 @pytest.fixture(scope="session")

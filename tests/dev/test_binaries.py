@@ -33,6 +33,9 @@ class FakeOrigin:
     asked: list[str] = field(default_factory=list)
     program: str = "tool"
 
+    def plan(self, _: Cache) -> str:
+        return f"trying {self.version}"
+
     def fill(self, directory: Path, bench: Workbench) -> None:
         self.asked.append(directory.name)
         (directory / "half").touch()
@@ -94,6 +97,17 @@ def test_the_first_origin_that_can_deliver_fills_the_cache_once(bench: Workbench
     assert [len(broken.asked), len(good.asked), len(spare.asked)] == [1, 1, 0]
 
 
+def test_a_person_is_told_what_comes_next_and_a_failure_only_where_nothing_does(bench: Workbench) -> None:
+    told: list[str] = []
+    origins = (FakeOrigin("download", works=False), FakeOrigin("build", works=False), FakeOrigin("spare", works=False))
+    with pytest.raises(StackError, match=r"(?s)download cannot.*build cannot.*spare cannot be reached"):
+        obtain(Tool("no-such-tool", origins), Workbench(bench.cache, bench.processes, told.append))
+    assert told == [
+        "no-such-tool: not downloadable here (download cannot be reached); trying build",
+        "no-such-tool: not downloadable here (build cannot be reached); trying spare",
+    ]
+
+
 def test_an_origin_that_fails_leaves_nothing_in_the_cache(bench: Workbench) -> None:
     with pytest.raises(StackError, match=r"(?s)put it on PATH.*here cannot be reached"):
         obtain(Tool("no-such-tool", (FakeOrigin("here", works=False),)), bench)
@@ -127,7 +141,9 @@ def test_kubectl_has_to_be_near_the_api_server(tmp_path: Path, version: str, is_
 
 def test_one_build_holds_all_kubernetes_programs(bench: Workbench) -> None:
     etcd, kubectl = (GoModule("kubernetes", "1", name, minutes=1) for name in ("etcd", "kubectl"))
-    built = bench.cache.filled("kubernetes", f"build-{etcd.fingerprint()}", lambda into: (into / "kubernetes").touch())
+    assert etcd.plan(bench.cache) == "building it from Go modules, once, about 1 minutes"
+    built = bench.cache.filled("kubernetes", etcd.build_version, lambda into: (into / "kubernetes").touch())
+    assert kubectl.plan(bench.cache) == "taking it from the build of kubernetes that is there"
     for module in (etcd, kubectl):
         directory = bench.cache.filled(module.program, "1", partial(module.fill, bench=bench))
         assert (directory / module.program).resolve() == built.resolve() / "kubernetes"
