@@ -5,22 +5,30 @@ module that knows every room; it decides nothing.
 """
 
 import logging
+import os
+import socket
 import threading
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NoReturn
+from uuid import uuid4
 
 from pydantic import ValidationError
 
 from taskdeletion.api.retention_policy import TaskRetentionPolicy
 from taskdeletion.api.task_deletion import TaskDeletion, TaskDeletionSpec, TaskDeletionStatus
 from taskdeletion.api.task_store import TaskStore
+from taskdeletion.controller.candidacy import Candidacy
+from taskdeletion.controller.kill_timer import KillTimer, clock
 from taskdeletion.controller.queue import WorkQueue
 from taskdeletion.controller.workers import Workers
 from taskdeletion.domain.conditions import is_terminal
+from taskdeletion.domain.election import Timing
+from taskdeletion.domain.leadership import ALONE, NotLeading
 from taskdeletion.kube.children import Children
 from taskdeletion.kube.client import KubeForbidden, KubeUnavailable, connect
+from taskdeletion.kube.lease import LeaseObject
 from taskdeletion.kube.objects import Cluster, Key, LiveObject
 from taskdeletion.observe.health import HealthServer
 from taskdeletion.settings import Settings
@@ -39,20 +47,28 @@ log = logging.getLogger(__name__)
 
 
 class Services:
-    """Everything that runs beside kopf's loop. `start` and `stop` block; `notice` and `beat` do not."""
+    """Everything that runs beside kopf's loop. `notice`, `beat` and `withdraw` do not block, everything else does.
+
+    In a process of several: `wait_to_lead`, then as in a process that is alone `start` and `stop`, then `resign`.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        """Raises KubeForbidden where there is no way to log in, OSError where the kernel cannot guard a leader."""
         self.settings = settings
         self._stopping = threading.Event()
-        self._is_working = False
+        self._has_workers = self._is_working = False
         self._beat_at = time.monotonic()
-        self._api = connect(pool_size=settings.workers + settings.store_threads + 4)
+        self._candidacy = build_candidacy(settings) if settings.leader_election else None
+        leadership = self._candidacy.tenure if self._candidacy is not None else ALONE
+        self._api = connect(pool_size=settings.workers + settings.store_threads + 4, leadership=leadership)
         self._cluster = Cluster(self._api, settings.namespaces)
         self._queue: WorkQueue[Key] = WorkQueue(lane_limit=settings.store_threads)
         self._ownership = Ownership(self._queue.add)
-        self._stores = Stores(self._cluster, settings)
+        self._stores = Stores(self._cluster, settings, leadership=leadership)
         self._intake = Intake(self._queue.add, self._queue.add_after)
-        self._deletions = DeletionWorkflow(self._cluster, self._stores, self._ownership, self._stopping)
+        self._deletions = DeletionWorkflow(
+            self._cluster, self._stores, self._ownership, self._stopping, leadership=leadership
+        )
         sweep = Sweep(self._cluster, self._stores, self._ownership)
         self._store_workflow = StoreWorkflow(
             self._cluster, self._stores, self._ownership, sweep, self._queue.add, settings.probe_interval_seconds
@@ -72,21 +88,49 @@ class Services:
         """Where the probes are answered, once started."""
         return self._health.port if self._health is not None else None
 
+    def wait_to_lead(self) -> bool:
+        """Stand by until this process leads; False where it was withdrawn. True at once where it is alone."""
+        self._start_health()
+        if self._candidacy is None:
+            return True
+        log.info("stands by: lease %s in namespace %s", self.settings.lease_name, self.settings.lease_namespace)
+        leads = self._candidacy.wait()
+        if leads:
+            self._beat_at = time.monotonic()
+            log.info("leads")
+        return leads
+
+    def withdraw(self) -> None:
+        """Stand by no more. Without effect once this process leads."""
+        if self._candidacy is not None:
+            self._candidacy.withdraw()
+
+    def resign(self) -> None:
+        """Let another lead. Only after `stop` said that all work has ended."""
+        if self._candidacy is not None:
+            self._candidacy.resign()
+
     def start(self) -> None:
         """Start everything. Work begins only when every request is known: who owns which task depends on it."""
-        if self._health is not None:
-            self._health.start()
+        if self._is_standing_by:
+            raise NotLeading("leader election is on: wait_to_lead comes first")
+        self._start_health()
         self._seed()
         self._workers.start()
+        self._has_workers = True
         self._resync.start()
         self._is_working = True
         served = ", ".join(self.settings.namespaces) or "all namespaces"
         log.info("version %s serves %s; health on port %s", version("task-deletion-operator"), served, self.health_port)
 
+    def _start_health(self) -> None:
+        if self._health is not None and not self._health.is_started:
+            self._health.start()
+
     def stop(self) -> bool:
         """Stop at the next boundary; False when some work did not end in `shutdown_seconds`. Idempotent."""
         self._stopping.set()
-        ended = self._workers.stop(self.settings.shutdown_seconds)
+        ended = not self._has_workers or self._workers.stop(self.settings.shutdown_seconds)
         self._cluster.flush(EVENT_FLUSH_SECONDS)
         if ended:
             self._stores.close()
@@ -149,7 +193,15 @@ class Services:
             self._queue.add(live.key, lane=lane_of(live.key, live.spec))
 
     # --- health -----------------------------------------------------------------------------------------------------
+    @property
+    def _is_standing_by(self) -> bool:
+        return self._candidacy is not None and not self._candidacy.is_leading
+
     def _find_dead(self) -> str | None:
+        if self._candidacy is not None and (problem := self._candidacy.find_dead(HEARTBEAT_LIMIT_SECONDS)):
+            return problem
+        if self._is_standing_by:
+            return None
         silent = time.monotonic() - self._beat_at
         if silent > HEARTBEAT_LIMIT_SECONDS:
             return f"the event loop has not turned for {silent:.0f} s"
@@ -162,7 +214,25 @@ class Services:
     def _find_unready(self) -> str | None:
         if self._stopping.is_set():
             return "stopping"
+        if self._candidacy is not None and self._is_standing_by:
+            return self._candidacy.find_problem()
         return None if self._is_working else "not every TaskDeletion is known yet"
+
+
+def build_candidacy(settings: Settings) -> Candidacy:
+    """This process's part in the election of the one that works."""
+    identity = f"{socket.gethostname()}_{uuid4()}"  # of this process: the next one in the same pod is another
+    timing = Timing(settings.lease_seconds)
+    api = connect(pool_size=1, timeout_seconds=timing.renew_seconds)
+    leases = LeaseObject(api, settings.lease_namespace, settings.lease_name, identity, settings.lease_seconds)
+    return Candidacy(identity, timing, leases, timer=KillTimer(), clock=clock, end=end_process)
+
+
+def end_process(message: str) -> NoReturn:
+    """End at once, without waiting for anything: every effect is safe to be cut off."""
+    log.critical("%s; the process ends", message)
+    logging.shutdown()
+    os._exit(1)
 
 
 def says_ended(status: Mapping[str, Any]) -> bool:

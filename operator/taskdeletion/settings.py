@@ -14,6 +14,7 @@ from typing import Any, Literal
 PREFIX = "TASKDELETION_"
 DEVELOPMENT_PREFIX = "TASKDELETION_DEV_"
 NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 # Kubernetes puts such variables into every pod beside a Service whose name begins with "taskdeletion".
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 SERVICE_LINK_NAME = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
@@ -53,6 +54,13 @@ class Settings:
     resync_seconds: float = 600
     #: How long a shutdown waits for the work at hand.
     shutdown_seconds: float = 20
+    #: Whether several processes elect one that works (ADR 0013); else this one works, and has to be the only one.
+    leader_election: bool = False
+    #: Where their Lease is; needed for the election.
+    lease_namespace: str = ""
+    lease_name: str = "task-deletion-operator"
+    #: How long after its last sign of life a leader is taken for dead.
+    lease_seconds: int = 10
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> "Settings":
@@ -61,7 +69,12 @@ class Settings:
         for name in sorted(env):
             if _is_setting(name, env[name]):
                 given[name.removeprefix(PREFIX).lower()] = _parse(name, env[name])
-        return cls(**given)
+        settings = cls(**given)
+        if settings.leader_election and not settings.lease_namespace:
+            raise SettingsError(
+                f"{PREFIX}LEADER_ELECTION=true needs {PREFIX}LEASE_NAMESPACE: the namespace that the operator runs in"
+            )
+        return settings
 
 
 def _is_setting(name: str, text: str) -> bool:
@@ -96,6 +109,18 @@ def _namespaces(text: str) -> tuple[str, ...]:
     if wrong:
         raise ValueError(f"{wrong[0]!r} is no namespace; write names separated by commas, or nothing for all of them")
     return tuple(dict.fromkeys(names))
+
+
+def _namespace(text: str) -> str:
+    if text and NAMESPACE.fullmatch(text) is None:
+        raise ValueError("write the name of a namespace")
+    return text
+
+
+def _object_name(text: str) -> str:
+    if len(text) > 253 or OBJECT_NAME.fullmatch(text) is None:
+        raise ValueError("write the name of an object: lower-case letters, digits, '-' and '.'")
+    return text
 
 
 def _absolute_path(text: str) -> Path:
@@ -163,4 +188,8 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     PREFIX + "PROBE_INTERVAL_SECONDS": _seconds(1, 86_400),
     PREFIX + "RESYNC_SECONDS": _seconds(1, 86_400),
     PREFIX + "SHUTDOWN_SECONDS": _seconds(0, 3_600),
+    PREFIX + "LEADER_ELECTION": _boolean,
+    PREFIX + "LEASE_NAMESPACE": _namespace,
+    PREFIX + "LEASE_NAME": _object_name,
+    PREFIX + "LEASE_SECONDS": _integer(5, 60),
 }

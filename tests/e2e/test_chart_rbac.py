@@ -48,6 +48,7 @@ def test_the_main_job_needs_nothing_beyond_the_charts_rights(
     for number in range(3):
         pipeline.add_task(f"task_{number}")
     settings = {"TASKDELETION_NAMESPACES": ",".join(namespaces)} if namespaces else {}
+    settings |= {"TASKDELETION_LEADER_ELECTION": "true", "TASKDELETION_LEASE_NAMESPACE": RELEASE_NAMESPACE}
     environment = operator_environment(stack, service_account_kubeconfig, **settings)
     with running_operator(environment, tmp_path / "operator.log"):
         kube.create_deletion(pipeline.namespace, "rows", taskIds=["task_0"], deleteDatabaseRecords=True)

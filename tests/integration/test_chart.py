@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import secrets
 import subprocess
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dev.helm import CHART, RBAC_TEMPLATES, ChartError, render_chart, rendered_rbac, run_helm
+from dev.helm import CHART, RBAC_TEMPLATES, ChartError, find_helm, render_chart, rendered_rbac, run_helm
 from dev.stack import Stack
 from taskdeletion.api.crd import render_chart_templates
 from taskdeletion.settings import PREFIX, Settings
@@ -37,6 +38,17 @@ RULES = {
     ("", "secrets"): {"get"},
     ("", "events"): {"create", "patch"},
 }
+LEADER_RULES = [
+    {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": ["task-deletion-operator"],
+        "verbs": ["get", "patch"],
+    },
+    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+]
+LEADER = "task-deletion-operator-leader"
+ALONE = {"replicas": 1, "leaderElection": {"enabled": False}}
 TWO_NAMESPACES = {"watchNamespaces": ["team-a", "team-b"]}
 TWO_CLAIMS = {"volumes": {"claims": ["training-data", "archive.2025"]}}
 EVERYTHING = {
@@ -53,9 +65,18 @@ EVERYTHING = {
     "nodeSelector": {"kubernetes.io/os": "linux"},
     "tolerations": [{"key": "pipeline", "operator": "Exists", "effect": "NoSchedule"}],
     "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+    "topologySpreadConstraints": [{"topologyKey": "rack", "maxSkew": 2, "whenUnsatisfiable": "DoNotSchedule"}],
+    "replicas": 3,
+    "leaderElection": {"leaseSeconds": 20},
     "priorityClassName": "system-cluster-critical",
 }
-MODES = {"defaults": {}, "two namespaces": TWO_NAMESPACES, "claims": TWO_CLAIMS, "everything": EVERYTHING}
+MODES = {
+    "defaults": {},
+    "two namespaces": TWO_NAMESPACES,
+    "claims": TWO_CLAIMS,
+    "alone": ALONE,
+    "everything": EVERYTHING,
+}
 
 
 def parse(text: str) -> list[Manifest]:
@@ -68,6 +89,17 @@ def rendered(values: Manifest, namespace: str = "ops") -> list[Manifest]:
 
 def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
     return [manifest for manifest in manifests if manifest["kind"] == kind]
+
+
+def of_work(manifests: list[Manifest], kind: str) -> list[Manifest]:
+    """The roles or bindings for the work itself, without those of leader election."""
+    return [manifest for manifest in of_kind(manifests, kind) if manifest["metadata"]["name"] != LEADER]
+
+
+def deployment_spec(values: Manifest) -> Manifest:
+    (deployment,) = of_kind(rendered(values), "Deployment")
+    spec: Manifest = deployment["spec"]
+    return spec
 
 
 def pod_template(values: Manifest, namespace: str = "ops") -> Manifest:
@@ -177,8 +209,8 @@ def test_cluster_wide_the_operator_may_do_what_is_listed_and_nothing_else() -> N
     assert granted(role) == RULES
     assert set(keys_of(role["rules"])) == {"apiGroups", "resources", "verbs"}
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
-    assert not of_kind(manifests, "Role")
-    assert not of_kind(manifests, "RoleBinding")
+    assert not of_work(manifests, "Role")
+    assert not of_work(manifests, "RoleBinding")
 
 
 def test_the_documentation_lists_the_rules() -> None:
@@ -194,7 +226,7 @@ def test_the_documentation_lists_the_rules() -> None:
 
 def test_with_watched_namespaces_the_same_rules_hold_only_there() -> None:
     manifests = rendered(TWO_NAMESPACES)
-    roles, bindings = of_kind(manifests, "Role"), of_kind(manifests, "RoleBinding")
+    roles, bindings = of_work(manifests, "Role"), of_work(manifests, "RoleBinding")
     assert [role["metadata"]["namespace"] for role in roles] == ["team-a", "team-b"]
     assert [binding["metadata"]["namespace"] for binding in bindings] == ["team-a", "team-b"]
     assert [granted(role) for role in roles] == [RULES, RULES]
@@ -217,7 +249,7 @@ def test_every_binding_names_the_account_of_the_pod(values: Manifest) -> None:
 @pytest.mark.parametrize("mode", [{}, TWO_NAMESPACES], ids=["cluster-wide", "namespaced"])
 def test_named_secrets_are_the_only_ones_that_can_be_read(mode: Manifest) -> None:
     manifests = rendered({**mode, "rbac": {"secretNames": ["pipeline-db", "pipeline-redis"]}})
-    for role in of_kind(manifests, "Role") + of_kind(manifests, "ClusterRole"):
+    for role in of_work(manifests, "Role") + of_kind(manifests, "ClusterRole"):
         assert granted(role) == RULES
         named = {tuple(rule["resources"]): rule["resourceNames"] for rule in role["rules"] if "resourceNames" in rule}
         assert named == {("secrets",): ["pipeline-db", "pipeline-redis"]}
@@ -242,7 +274,7 @@ def test_a_server_grants_the_account_its_rules_in_a_watched_namespace_only(stack
 
 def test_without_rbac_only_the_account_is_created() -> None:
     kinds = {manifest["kind"] for manifest in rendered({"rbac": {"create": False}, "crds": {"install": False}})}
-    assert kinds == {"ServiceAccount", "Deployment"}
+    assert kinds == {"ServiceAccount", "Deployment", "PodDisruptionBudget"}
 
 
 def test_an_account_of_somebody_else_is_used_and_not_created() -> None:
@@ -282,10 +314,105 @@ def test_user_and_groups_on_the_volumes_can_be_chosen() -> None:
     assert (context["runAsUser"], context["runAsGroup"], context["supplementalGroups"]) == (1000660000, 0, [1000, 2000])
 
 
-def test_one_operator_at_a_time() -> None:
-    (deployment,) = of_kind(rendered({}), "Deployment")
-    assert deployment["spec"]["replicas"] == 1
-    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+# --- more than one ----------------------------------------------------------------------------------------------------
+
+
+def test_of_two_replicas_one_stands_by_before_another_is_told_to_stop() -> None:
+    spec = deployment_spec({})
+    assert spec["replicas"] == 2
+    rolling = {"maxSurge": 1, "maxUnavailable": 0}
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": rolling}
+    settings = Settings.from_environment(environment({}))
+    assert settings.leader_election is True
+    assert (settings.lease_namespace, settings.lease_name) == ("ops", "task-deletion-operator")
+
+
+@pytest.mark.parametrize("values", [ALONE, {"replicas": 1}, {"replicas": 0}], ids=["alone", "one", "none"])
+def test_a_single_replica_ends_before_the_next_one_begins(values: Manifest) -> None:
+    assert deployment_spec(values)["strategy"] == {"type": "Recreate"}
+    assert not of_kind(rendered(values), "PodDisruptionBudget")
+
+
+@pytest.mark.parametrize("watched", [{}, TWO_NAMESPACES], ids=["cluster-wide", "namespaced"])
+def test_leader_election_may_touch_its_own_lease_in_the_namespace_of_the_release_only(watched: Manifest) -> None:
+    manifests = rendered(watched)
+    (role,) = [one for one in of_kind(manifests, "Role") if one["metadata"]["name"] == LEADER]
+    (binding,) = [one for one in of_kind(manifests, "RoleBinding") if one["metadata"]["name"] == LEADER]
+    assert role["rules"] == LEADER_RULES
+    assert role["metadata"]["namespace"] == binding["metadata"]["namespace"] == "ops"
+    assert binding["roleRef"]["name"] == LEADER
+
+
+def test_the_lease_that_may_be_touched_is_the_one_that_is_elected_by() -> None:
+    values = {"fullnameOverride": "another"}
+    (role,) = of_kind(rendered(values), "Role")
+    assert role["rules"][0]["resourceNames"] == [environment(values)["TASKDELETION_LEASE_NAME"]] == ["another"]
+
+
+def test_without_leader_election_no_lease_may_be_touched() -> None:
+    assert not of_kind(rendered(ALONE), "Role")
+    assert environment(ALONE)["TASKDELETION_LEADER_ELECTION"] == "false"
+
+
+def test_several_replicas_without_an_election_are_refused() -> None:
+    with pytest.raises(ChartError, match="replicas"):
+        render_chart({"leaderElection": {"enabled": False}})
+
+
+def test_a_drained_node_takes_one_replica_at_a_time() -> None:
+    manifests = rendered({})
+    (budget,) = of_kind(manifests, "PodDisruptionBudget")
+    assert budget["spec"]["maxUnavailable"] == 1
+    assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+    assert budget["spec"]["selector"] == deployment_spec({})["selector"]
+
+
+def test_replicas_are_spread_over_nodes_and_zones_where_that_is_possible() -> None:
+    spread = pod_template({})["spec"]["topologySpreadConstraints"]
+    assert [one["topologyKey"] for one in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    assert {one["whenUnsatisfiable"] for one in spread} == {"ScheduleAnyway"}
+    assert [one["labelSelector"] for one in spread] == [deployment_spec({})["selector"]] * 2
+
+
+def test_the_spread_can_be_chosen_or_left_away() -> None:
+    (chosen,) = pod_template(EVERYTHING)["spec"]["topologySpreadConstraints"]
+    assert chosen["topologyKey"] == "rack"
+    assert chosen["labelSelector"] == deployment_spec(EVERYTHING)["selector"]
+    assert "topologySpreadConstraints" not in pod_template({"topologySpreadConstraints": []})["spec"]
+
+
+def helm_upgrade(stack: Stack, namespace: str, *options: str) -> Manifest:
+    """Install or upgrade a release; its Deployment as the server has it. No pods: there are no nodes."""
+    command = [
+        "upgrade",
+        "--install",
+        "tdo",
+        str(CHART),
+        "--namespace",
+        namespace,
+        "--set",
+        "crds.install=false",
+        *options,
+    ]
+    done = subprocess.run(
+        [find_helm(), *command, "--set", "fullnameOverride=tdo", "--set", f"watchNamespaces={{{namespace}}}"],
+        env=os.environ | {"KUBECONFIG": str(stack.kubernetes.kubeconfig)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    spec: Manifest = json.loads(kubectl_ok(stack, "get", "deployment", "tdo", "-n", namespace, "-o", "json"))["spec"]
+    return spec
+
+
+def test_pods_that_know_of_no_election_end_before_those_begin_that_do(stack: Stack, namespaces: list[str]) -> None:
+    """Otherwise the old one would go on working beside the leader."""
+    alone = ("--set", "replicas=1", "--set", "leaderElection.enabled=false")
+    assert helm_upgrade(stack, namespaces[0], *alone)["strategy"] == {"type": "Recreate"}
+    several = helm_upgrade(stack, namespaces[0])
+    assert (several["replicas"], several["strategy"]) == (2, {"type": "Recreate"})
+    assert helm_upgrade(stack, namespaces[0])["strategy"]["type"] == "RollingUpdate"
+    assert helm_upgrade(stack, namespaces[0], *alone)["strategy"] == {"type": "Recreate"}
 
 
 def test_labels_of_the_user_never_replace_those_of_the_selector() -> None:
@@ -332,13 +459,16 @@ def test_chart_and_operator_know_the_same_settings() -> None:
 
 
 def test_the_defaults_of_the_chart_are_those_of_the_operator() -> None:
-    assert Settings.from_environment(environment({})) == Settings()
+    found = Settings.from_environment(environment({}))
+    # Beside the chart one process is all there is.
+    assert found == dataclasses.replace(Settings(), leader_election=True, lease_namespace="ops")
 
 
 def test_the_operator_reads_the_settings_of_the_values() -> None:
     values = {
         **TWO_NAMESPACES,
         "volumes": {"root": "/data", "requireMount": False},
+        "leaderElection": {"leaseSeconds": 30},
         "settings": {
             "workers": 2,
             "storeThreads": 1,
@@ -355,6 +485,7 @@ def test_the_operator_reads_the_settings_of_the_values() -> None:
     settings = Settings.from_environment(environment(values))
     assert settings.namespaces == ("team-a", "team-b")
     assert (str(settings.volumes_root), settings.require_mount) == ("/data", False)
+    assert settings.lease_seconds == 30
     assert (settings.workers, settings.store_threads) == (2, 1)
     assert (settings.directory_threads, settings.directory_helpers, settings.object_batches) == (3, 0, 5)
     assert (settings.log_level, settings.log_format) == ("debug", "text")
@@ -396,7 +527,17 @@ def test_names_made_of_digits_stay_names() -> None:
 @pytest.mark.parametrize(
     ("values", "path"),
     [
-        pytest.param({"replicas": 2}, "replicas", id="unknown key"),
+        pytest.param({"replica": 2}, "replica", id="unknown key"),
+        pytest.param({"replicas": 10}, "/replicas", id="too many replicas"),
+        pytest.param({"replicas": "2"}, "/replicas", id="a string for the replicas"),
+        pytest.param({"leaderElection": {"enable": True}}, "/leaderElection", id="misspelt election"),
+        pytest.param({"leaderElection": {"leaseSeconds": 4}}, "/leaderElection/leaseSeconds", id="too short a lease"),
+        pytest.param({"leaderElection": {"leaseSeconds": 61}}, "/leaderElection/leaseSeconds", id="too long a lease"),
+        pytest.param(
+            {"topologySpreadConstraints": [{"topologyKey": "rack", "maxSkew": 1}]},
+            "/topologySpreadConstraints/0",
+            id="a spread that does not say what to do",
+        ),
         pytest.param({"volumes": {"claim": ["x"]}}, "/volumes", id="unknown key inside"),
         pytest.param({"fsGroup": 1000}, "fsGroup", id="fsGroup"),
         pytest.param({"image": {"tag": 1.2}}, "/image/tag", id="a tag that is a number"),
@@ -447,6 +588,12 @@ def test_the_operator_takes_every_number_that_the_schema_takes(setting: str, lim
     for number in (limits[0] - 1, limits[1] + 1):
         with pytest.raises(ChartError, match="schema"):
             render_chart({"settings": {setting: number}})
+
+
+@pytest.mark.parametrize("seconds", [5, 60])
+def test_the_operator_takes_every_lease_that_the_schema_takes(seconds: int) -> None:
+    values = {"leaderElection": {"leaseSeconds": seconds}}
+    assert Settings.from_environment(environment(values)).lease_seconds == seconds
 
 
 def test_the_notes_say_what_comes_next() -> None:

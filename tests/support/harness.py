@@ -14,6 +14,7 @@ from dev.pipeline import Pipeline, Residue, wait_until
 from taskdeletion.api.task_deletion import TaskDeletion, TaskDeletionSpec, TaskDeletionStatus
 from taskdeletion.api.task_store import TaskStore
 from taskdeletion.domain.conditions import is_terminal
+from taskdeletion.domain.leadership import ALONE, Leadership
 from taskdeletion.kube.objects import Cluster, Key, LiveObject
 from taskdeletion.settings import Settings
 from taskdeletion.workflow.deletion import DeletionWorkflow
@@ -32,16 +33,16 @@ NO_DELAY = -2.0
 class Harness:
     """The workflow of one process, for one namespace. `woken`: the keys that it would have put into its queue."""
 
-    def __init__(self, kube: Kube, namespace: str, *, is_seeded: bool = True) -> None:
+    def __init__(self, kube: Kube, namespace: str, *, is_seeded: bool = True, leadership: Leadership = ALONE) -> None:
         self.namespace = namespace
         self.woken: list[Key] = []
         self.stopping = threading.Event()
         self.cluster = Cluster(kube.api, (namespace,))
         self.ownership = Ownership(self.woken.append)
         settings = Settings(volumes_root=kube.stack.volumes_root, require_mount=False)
-        self.stores = Stores(self.cluster, settings)
+        self.stores = Stores(self.cluster, settings, leadership=leadership)
         self.deletions = DeletionWorkflow(
-            self.cluster, self.stores, self.ownership, self.stopping, jitter=lambda: NO_DELAY
+            self.cluster, self.stores, self.ownership, self.stopping, jitter=lambda: NO_DELAY, leadership=leadership
         )
         self.store_workflow = StoreWorkflow(
             self.cluster,
@@ -119,9 +120,9 @@ class World:
         self.pipeline = pipeline
         self._started: list[Harness] = []
 
-    def start(self, *, is_seeded: bool = True) -> Harness:
+    def start(self, *, is_seeded: bool = True, leadership: Leadership = ALONE) -> Harness:
         """A new process. Not seeded: one that knows of no other request, as a stale leader may."""
-        started = Harness(self.kube, self.pipeline.namespace, is_seeded=is_seeded)
+        started = Harness(self.kube, self.pipeline.namespace, is_seeded=is_seeded, leadership=leadership)
         self._started.append(started)
         return started
 

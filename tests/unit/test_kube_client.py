@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -182,6 +183,42 @@ def test_an_outage_is_reported_after_a_few_attempts(
     with pytest.raises(KubeUnavailable, match="GET /x: the API server answered 503: etcd is down"):
         log_in(server.url).request("GET", "/x")
     assert len(waits) == 3
+
+
+class Asked:
+    """A leadership that notes when it was asked: behind how many requests."""
+
+    def __init__(self, requests: list[tuple[str, str, Any]]) -> None:
+        self.behind: list[int] = []
+        self._requests = requests
+
+    def require(self) -> bool:
+        self.behind.append(len(self._requests))
+        return False
+
+
+@pytest.mark.parametrize(("method", "asked"), [("GET", []), ("POST", [0, 1]), ("PATCH", [0, 1]), ("DELETE", [0, 1])])
+def test_every_attempt_to_change_something_asks_whether_this_process_leads(
+    play: Play, log_in: Callable[[str], Api], waits: list[float], method: str, asked: list[int]
+) -> None:
+    server = play(refusal(503), (200, OK))
+    leadership = Asked(server.requests)
+    log_in(server.url)
+    with closing(connect(pool_size=1, leadership=leadership)) as api:
+        assert api.request(method, "/x").body == OK
+
+    assert leadership.behind == asked
+
+
+def test_who_is_in_a_hurry_waits_no_longer_than_it_said(play: Play, log_in: Callable[[str], Api]) -> None:
+    server = play((200, OK))
+    server.may_answer.clear()
+    log_in(server.url)
+    begun = time.monotonic()
+    with closing(connect(pool_size=1, timeout_seconds=0.2)) as api, pytest.raises(KubeUnavailable):
+        api.request("GET", "/x", attempts=1)
+
+    assert time.monotonic() - begun < PATIENCE_SECONDS / 2
 
 
 def test_an_unreachable_server_is_unavailable(play: Play, log_in: Callable[[str], Api], waits: list[float]) -> None:

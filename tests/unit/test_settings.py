@@ -25,6 +25,10 @@ def test_nothing_set_gives_the_defaults_and_ignores_other_variables() -> None:
         probe_interval_seconds=60,
         resync_seconds=600,
         shutdown_seconds=20,
+        leader_election=False,
+        lease_namespace="",
+        lease_name="task-deletion-operator",
+        lease_seconds=10,
     )
 
 
@@ -50,6 +54,10 @@ def test_nothing_set_gives_the_defaults_and_ignores_other_variables() -> None:
         ("PROBE_INTERVAL_SECONDS", "2.5", "probe_interval_seconds", 2.5),
         ("RESYNC_SECONDS", "30", "resync_seconds", 30.0),
         ("SHUTDOWN_SECONDS", "0", "shutdown_seconds", 0.0),
+        ("LEADER_ELECTION", "false", "leader_election", False),
+        ("LEASE_NAMESPACE", "ops", "lease_namespace", "ops"),
+        ("LEASE_NAME", "a.b-c", "lease_name", "a.b-c"),
+        ("LEASE_SECONDS", "60", "lease_seconds", 60),
     ],
 )
 def test_a_variable_sets_its_field(variable: str, text: str, field: str, value: Any) -> None:
@@ -85,6 +93,12 @@ def test_a_variable_sets_its_field(variable: str, text: str, field: str, value: 
         ("PROBE_INTERVAL_SECONDS", "60s", "without a unit"),
         ("RESYNC_SECONDS", "0", "from 1 to"),
         ("SHUTDOWN_SECONDS", "-1", "from 0 to"),
+        ("LEADER_ELECTION", "on", "true or false"),
+        ("LEASE_NAMESPACE", "Ops", "name of a namespace"),
+        ("LEASE_NAME", "", "name of an object"),
+        ("LEASE_NAME", "a/b", "name of an object"),
+        ("LEASE_SECONDS", "4", "from 5 to 60"),
+        ("LEASE_SECONDS", "7.5", "whole number"),
     ],
 )
 def test_a_wrong_value_is_refused_with_the_variable_and_what_to_do(variable: str, text: str, advice: str) -> None:
@@ -108,6 +122,14 @@ def test_an_unknown_variable_is_refused_by_name(variable: str, advice: str) -> N
         Settings.from_environment({variable: "1"})
 
     assert advice in str(refusal.value)
+
+
+def test_an_election_needs_to_be_told_where_its_lease_is() -> None:
+    with pytest.raises(SettingsError, match="TASKDELETION_LEASE_NAMESPACE"):
+        Settings.from_environment({"TASKDELETION_LEADER_ELECTION": "true"})
+
+    given = {"TASKDELETION_LEADER_ELECTION": "true", "TASKDELETION_LEASE_NAMESPACE": "ops"}
+    assert Settings.from_environment(given).leader_election is True
 
 
 def test_the_variables_of_a_service_beside_the_pod_are_not_settings() -> None:

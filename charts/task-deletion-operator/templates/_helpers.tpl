@@ -73,3 +73,37 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   resources: [events]
   verbs: [create, patch]
 {{- end }}
+
+{{- define "task-deletion-operator.leaderName" -}}
+{{- printf "%s-leader" (include "task-deletion-operator.fullname" .) }}
+{{- end }}
+
+{{/* What leader election needs, in the release's namespace only. A creation cannot be limited to a name. */}}
+{{- define "task-deletion-operator.leaderRules" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ include "task-deletion-operator.fullname" . | quote }}]
+  verbs: [get, patch]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+{{- end }}
+
+{{/*
+"true" where new pods may begin beside the old ones. Not where there is no election, nor where the pods of the cluster
+know of none: those would go on working beside an elected leader. And a single replica may be the only one that can mount
+its claims. Where Helm sees no cluster (helm template, Argo CD) it cannot see those pods either.
+*/}}
+{{- define "task-deletion-operator.isRolling" -}}
+{{- $elects := and .Values.leaderElection.enabled (gt (.Values.replicas | int64) 1) }}
+{{- range (lookup "apps/v1" "Deployment" .Release.Namespace (include "task-deletion-operator.fullname" .)).spec | default dict | dig "template" "spec" "containers" list }}
+{{- $known := false }}
+{{- range .env }}
+{{- if and (eq .name "TASKDELETION_LEADER_ELECTION") (eq (.value | default "") "true") }}
+{{- $known = true }}
+{{- end }}
+{{- end }}
+{{- $elects = and $elects (or $known (ne .name "operator")) }}
+{{- end }}
+{{- $elects }}
+{{- end }}

@@ -1,4 +1,4 @@
-"""The condition table of DESIGN section 4: one stage of a request in, all its conditions out. Pure.
+"""The table of docs/status.md, "Conditions": one stage of a request in, all its conditions out. Pure.
 
 kstatus reads Reconciling and Stalled (present only while true) and Ready; `kubectl wait` reads Complete and Failed.
 """

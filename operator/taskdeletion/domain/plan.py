@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from taskdeletion.api.task_deletion import TaskStatus
 from taskdeletion.domain.request import Request
 
-#: Tasks of one claim transaction (DESIGN section 3): locks stay short, and a cancelled request stops soon.
+#: Tasks of one claim (docs/safety.md, "The order of effects"): locks stay short, and a cancelled request stops soon.
 ROUND_SIZE = 50
 
 

@@ -1,7 +1,7 @@
 """Registers with kopf what it is used for: one event handler per kind that puts a key on our queue.
 
-Called by `__main__` and by tests that embed the operator. No change handlers, daemons, timers or finalizers (DESIGN
-section 6): kopf lists, watches and re-lists; it does not own the work.
+Called by `__main__` and by tests that embed the operator. No change handlers, daemons, timers or finalizers
+(docs/adr/0001-rooms.md, "Alternatives"): kopf lists, watches and re-lists; it does not own the work.
 """
 
 import asyncio

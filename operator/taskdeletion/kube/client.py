@@ -25,6 +25,8 @@ from kubernetes.client.configuration import Configuration
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 from kubernetes.config.incluster_config import SERVICE_HOST_ENV_NAME, SERVICE_TOKEN_FILENAME
 
+from taskdeletion.domain.leadership import ALONE, Leadership
+
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 USER_AGENT = "task-deletion-operator"
@@ -74,8 +76,13 @@ class Answer:
 class Api:
     """A logged-in connection pool. Safe for many threads."""
 
-    def __init__(self, client: ApiClient) -> None:
+    def __init__(
+        self, client: ApiClient, *, timeout: urllib3.Timeout = TIMEOUT, leadership: Leadership = ALONE
+    ) -> None:
+        """`leadership`: asked before every attempt of a request that changes something."""
         self._client = client
+        self._timeout = timeout
+        self._leadership = leadership
         self._login: tuple[float, dict[str, str]] = (float("-inf"), {})
 
     def request(
@@ -97,6 +104,8 @@ class Api:
         content = None if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         give_up_at = monotonic() + RETRY_BUDGET_SECONDS
         for delay_seconds in _delays(attempts):
+            if method != "GET":
+                self._leadership.require()
             try:
                 return self._send(method, url, headers=headers, content=content)
             except _Retriable as problem:
@@ -121,7 +130,7 @@ class Api:
                 url,
                 body=content,
                 headers={**headers, **self._log_in()},
-                timeout=TIMEOUT,
+                timeout=self._timeout,
                 retries=False,  # retried here, where the whole answer and the time spent are known
                 redirect=False,
             )
@@ -142,9 +151,10 @@ class Api:
         return found
 
 
-def connect(*, pool_size: int) -> Api:
+def connect(*, pool_size: int, timeout_seconds: float | None = None, leadership: Leadership = ALONE) -> Api:
     """Log in with the pod's service account, else with KUBECONFIG or the default kubeconfig.
 
+    `timeout_seconds`: for one attempt as a whole, where the usual limits are too long. `leadership`: see Api.
     Sends nothing yet. The token file is read again as it is rotated. Raises KubeForbidden when there is no login.
     """
     configuration = Configuration()
@@ -158,7 +168,8 @@ def connect(*, pool_size: int) -> Api:
         raise KubeForbidden(401, message) from error
     configuration.connection_pool_maxsize = pool_size
     configuration.keep_alive = True
-    return Api(ApiClient(configuration))
+    timeout = TIMEOUT if timeout_seconds is None else urllib3.Timeout(total=timeout_seconds)
+    return Api(ApiClient(configuration), timeout=timeout, leadership=leadership)
 
 
 def _load_service_account(configuration: Configuration) -> None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from taskdeletion.api.common import format_time
+from taskdeletion.domain.leadership import NotLeading
 from taskdeletion.kube.client import Api, KubeForbidden, KubeRejected, KubeUnavailable, quoted
 
 COMPONENT = "task-deletion-operator"
@@ -80,7 +81,7 @@ class EventPoster:
         except KubeRejected as error:
             if error.reason != "AlreadyExists":  # then an earlier try of this very Event arrived
                 log.warning("Event %s lost: %s", event.reason, error)
-        except (KubeUnavailable, KubeForbidden) as error:
+        except (KubeUnavailable, KubeForbidden, NotLeading) as error:
             log.warning("Event %s lost: %s", event.reason, error)
 
 

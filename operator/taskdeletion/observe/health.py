@@ -37,6 +37,11 @@ class HealthServer:
             raise RuntimeError("the health server is not started")
         return int(self._server.server_address[1])
 
+    @property
+    def is_started(self) -> bool:
+        """Whether it listens."""
+        return self._server is not None
+
     def start(self) -> None:
         """Listen and answer. Raises OSError when the address cannot be had."""
         self._server = _Server(self._address, self._checks)

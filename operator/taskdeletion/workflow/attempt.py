@@ -1,4 +1,4 @@
-"""One attempt: announce, claim, confirm, purge, finish, round by round (DESIGN section 3, the order of effects).
+"""One attempt: announce, claim, confirm, purge, finish, round by round (docs/safety.md, "The order of effects").
 
 Called by `workflow.deletion` with a record, an opened store and what may stop it. Decides nothing about what follows
 an attempt: it leaves every task final, or open with a reason, and says which kinds of failure it met.
@@ -195,7 +195,8 @@ class Attempt:
         if not task_ids:
             return
         versions = {task_id: self.record.version_of(task_id) for task_id in task_ids}
-        guard = VersionGuard(self.store.catalog, versions, force=self.record.spec.force)
+        leadership = self.halting.leadership
+        guard = VersionGuard(self.store.catalog, versions, force=self.record.spec.force, leadership=leadership)
         results = self._purge(task_ids, guard)
         Finish(
             store=self.store,
@@ -206,6 +207,7 @@ class Attempt:
             delete_records=self.record.spec.delete_database_records,
             dry_run=self.record.spec.dry_run,
             uncertain=self.uncertain,
+            leadership=leadership,
         ).perform()
         self._conclude(results)
 

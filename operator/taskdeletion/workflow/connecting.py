@@ -15,6 +15,7 @@ from taskdeletion.backends.postgres import CatalogTables, PostgresCatalog, Postg
 from taskdeletion.backends.redis import RedisCatalog, RedisConnection, RedisKeys, StateKeys
 from taskdeletion.domain.catalog import Catalog
 from taskdeletion.domain.faults import Fault
+from taskdeletion.domain.leadership import ALONE, Leadership
 from taskdeletion.executors.store import Connections, StorePools
 from taskdeletion.executors.sweeps import SharedSweep
 from taskdeletion.kube.secrets import SecretData
@@ -32,15 +33,17 @@ def list_secrets(spec: TaskStoreSpec) -> list[str]:
     return sorted({part.secret_ref.name for part in parts if part is not None})
 
 
-def connect(spec: TaskStoreSpec, secrets: Secrets, pools: StorePools, slots: Slots) -> Connections:
+def connect(
+    spec: TaskStoreSpec, secrets: Secrets, pools: StorePools, slots: Slots, leadership: Leadership = ALONE
+) -> Connections:
     """Every part of a store but its directory. Raises Fault (waiting) for what spec or Secrets cannot give.
 
-    `slots`: taken by every batch of objects, whatever its store.
+    `slots`: taken by every batch of objects, whatever its store. `leadership`: asked before rows change.
     """
     with ExitStack() as undo:
         undo.callback(pools.close)
         try:
-            catalog = _connect_catalog(spec, secrets)
+            catalog = _connect_catalog(spec, secrets, leadership)
             if catalog is not None:
                 undo.callback(catalog.close)
             redis = _connect_redis(spec, secrets)
@@ -53,19 +56,20 @@ def connect(spec: TaskStoreSpec, secrets: Secrets, pools: StorePools, slots: Slo
     return Connections(pools, catalog, redis, objects, SharedSweep(redis) if redis is not None else None)
 
 
-def _connect_catalog(spec: TaskStoreSpec, secrets: Secrets) -> Catalog | None:
+def _connect_catalog(spec: TaskStoreSpec, secrets: Secrets, leadership: Leadership) -> Catalog | None:
     if spec.catalog is None:
         return None
     if spec.catalog.redis is not None:
         return _connect_state(spec.catalog.redis, secrets)
     assert spec.catalog.postgres is not None
-    return _connect_rows(spec.catalog.postgres, secrets)
+    return _connect_rows(spec.catalog.postgres, secrets, leadership)
 
 
-def _connect_rows(spec: PostgresSpec, secrets: Secrets) -> PostgresCatalog:
+def _connect_rows(spec: PostgresSpec, secrets: Secrets, leadership: Leadership) -> PostgresCatalog:
     name = spec.secret_ref.name
     tables = CatalogTables(spec.tasks_table, spec.steps_table, spec.time_zone, tuple(spec.running_step_statuses))
-    return PostgresCatalog(PostgresConnection(_text(secrets, name, "url"), **_tls(secrets, name)), tables)
+    connection = PostgresConnection(_text(secrets, name, "url"), **_tls(secrets, name))
+    return PostgresCatalog(connection, tables, leadership=leadership)
 
 
 def _connect_state(spec: RedisSpec, secrets: Secrets) -> RedisCatalog:

@@ -19,6 +19,7 @@ from taskdeletion.domain.backoff import delay_before_attempt, delay_while_waitin
 from taskdeletion.domain.claims import Rules
 from taskdeletion.domain.conditions import View, is_terminal
 from taskdeletion.domain.faults import Fault
+from taskdeletion.domain.leadership import ALONE, Leadership
 from taskdeletion.domain.plan import build_tasks
 from taskdeletion.domain.request import resolve_cutoff
 from taskdeletion.executors.store import OpenStore
@@ -60,6 +61,7 @@ class DeletionWorkflow:
     stopping: threading.Event
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
+    leadership: Leadership = ALONE
     _memories: Memories = field(default_factory=Memories)
 
     def reconcile(self, key: Key, *, due_at: float | None = None) -> float | None:
@@ -171,7 +173,8 @@ class DeletionWorkflow:
 
     def _halting(self, record: Record) -> Halting:
         left = self._left(record)
-        return Halting(self.stopping, self.clock, None if left is None else self.clock() + left)
+        deadline = None if left is None else self.clock() + left
+        return Halting(self.stopping, self.clock, deadline, self.leadership)
 
     @staticmethod
     def _left(record: Record) -> float | None:

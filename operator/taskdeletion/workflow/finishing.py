@@ -12,6 +12,7 @@ from taskdeletion.backends.directory import DirectoryRoot
 from taskdeletion.domain.catalog import Catalog, Marks, Version
 from taskdeletion.domain.claims import UNKNOWN_TASK
 from taskdeletion.domain.faults import Fault
+from taskdeletion.domain.leadership import ALONE, Leadership
 from taskdeletion.domain.results import Guard, StepResult
 from taskdeletion.executors.store import OpenStore
 
@@ -36,6 +37,7 @@ class Finish:
     delete_records: bool
     dry_run: bool
     uncertain: frozenset[str]
+    leadership: Leadership = ALONE
 
     def perform(self) -> None:
         """Read back, then change the rows. Raises nothing of the outside world: faults become results."""
@@ -113,6 +115,7 @@ class Finish:
         known = {task_id: self.versions[task_id] for task_id in clean if self.versions[task_id] != UNKNOWN_TASK}
         for task_id in set(clean) - known.keys():
             self._add(StepResult(task_id, "DatabaseRecords", "Skipped", reasons.ABSENT))
+        self.leadership.require()
         try:
             deleted = catalog.delete_records(known, force=self.force) if known else {}
         except Fault as fault:

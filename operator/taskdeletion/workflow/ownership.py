@@ -1,4 +1,4 @@
-"""Who works on which task: one live request at a time (DESIGN section 3, "One request at a time").
+"""Who works on which task: one live request at a time (docs/safety.md, "Two requests for one task").
 
 Seeded with a full list before any work, then kept by our own status writes and by deletions that the watch reports.
 Used by the workflow of requests and by the sweep. Thread-safe; holds nothing of requests that have ended.

@@ -17,6 +17,7 @@ from taskdeletion.api import reasons
 from taskdeletion.api.task_store import TaskStoreSpec
 from taskdeletion.backends.directory import Crew, DirectoryRoot
 from taskdeletion.domain.faults import Fault
+from taskdeletion.domain.leadership import ALONE, Leadership
 from taskdeletion.domain.results import Problem
 from taskdeletion.executors.store import Connections, OpenStore, StorePools
 from taskdeletion.kube.objects import Cluster
@@ -44,10 +45,18 @@ class _Entry:
 class Stores:
     """All stores that this process works on. Thread-safe."""
 
-    def __init__(self, cluster: Cluster, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        leadership: Leadership = ALONE,
+    ) -> None:
         self._readings = Readings(cluster, clock)
         self._settings = settings
         self._clock = clock
+        self._leadership = leadership
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(settings.object_batches)
@@ -153,7 +162,7 @@ class Stores:
         try:
             secrets = self._readings.read_secrets(alone)
             with ExitStack() as stack:
-                connections = connect(alone.spec, secrets, self._build_pools(alone), self._slots)
+                connections = connect(alone.spec, secrets, self._build_pools(alone), self._slots, self._leadership)
                 stack.callback(connections.close)
                 directory = self._open_directory(alone)
                 if directory is not None:
@@ -171,7 +180,8 @@ class Stores:
         with self._lock:
             entry = self._entries.get(key)
             if entry is None or entry.fingerprint != fingerprint:
-                fresh = _Entry(fingerprint, connect(located.spec, secrets, self._build_pools(located), self._slots))
+                pools = self._build_pools(located)
+                fresh = _Entry(fingerprint, connect(located.spec, secrets, pools, self._slots, self._leadership))
                 unused = self._retire(entry)
                 entry = self._entries[key] = fresh
             entry.uses += 1
@@ -203,7 +213,11 @@ class Stores:
         volume = self._settings.volumes_root / located.live.key.namespace / claim
         try:
             return DirectoryRoot.open(
-                volume, directory.sub_path, require_mount=self._settings.require_mount, crew=self._crew
+                volume,
+                directory.sub_path,
+                require_mount=self._settings.require_mount,
+                crew=self._crew,
+                leadership=self._leadership,
             )
         except Fault as fault:
             if fault.reason != reasons.VOLUME_NOT_MOUNTED:

@@ -25,6 +25,7 @@ from taskdeletion.backends.directory.opening import open_store_root, root_missin
 from taskdeletion.backends.directory.syncing import Syncing
 from taskdeletion.backends.directory.walk import Purged, Walk
 from taskdeletion.domain.faults import Fault
+from taskdeletion.domain.leadership import ALONE, Leadership
 from taskdeletion.domain.results import Halt, Problem
 from taskdeletion.domain.siblings import Sibling, SiblingKind, parse_sibling
 from taskdeletion.domain.task_ids import require_task_id
@@ -53,20 +54,30 @@ class DirectoryRoot:
     Every method raises Fault for what the file system refuses, and ValueError for what is no task id or sibling.
     """
 
-    def __init__(self, descriptor: int, crew: Crew | None = None) -> None:
+    def __init__(self, descriptor: int, crew: Crew | None = None, leadership: Leadership = ALONE) -> None:
         self._descriptor = descriptor
+        self._leadership = leadership
         self._crew = crew or shared_crew()
         self._known_lane: Lane | None = None
         self._syncing = Syncing()
         self._renaming = threading.BoundedSemaphore(_RENAMES_AT_A_TIME)
 
     @classmethod
-    def open(cls, volume: Path, sub_path: str, *, require_mount: bool = True, crew: Crew | None = None) -> Self:
+    def open(
+        cls,
+        volume: Path,
+        sub_path: str,
+        *,
+        require_mount: bool = True,
+        crew: Crew | None = None,
+        leadership: Leadership = ALONE,
+    ) -> Self:
         """Open the root, or raise a `waiting` Fault that says what is missing, unsafe, denied or unreachable.
 
         `crew`: whose threads help with walks; by default the one of this process.
+        `leadership`: asked before each effect.
         """
-        return cls(open_store_root(volume, sub_path, require_mount=require_mount), crew)
+        return cls(open_store_root(volume, sub_path, require_mount=require_mount), crew, leadership)
 
     def close(self) -> None:
         """Give the descriptor back. A purge that runs finishes on its own."""
@@ -206,7 +217,7 @@ class DirectoryRoot:
             name = self.begin_purge(sibling).name
             self._sync_renames()
             shift = self._begin_shift()
-            return run_walk(Walk(self._descriptor, name, halt), shift)
+            return run_walk(Walk(self._descriptor, name, halt, self._leadership), shift)
         except Fault as fault:
             return Purged(0, 0), fault
         except OSError as error:
@@ -292,6 +303,7 @@ class DirectoryRoot:
     def _rename(self, old: str, new: str) -> OSError | None:
         try:
             with self._renaming:
+                self._leadership.require()
                 rename_noreplace(self._descriptor, old, new)
         except OSError as error:
             return error

@@ -21,6 +21,7 @@ from taskdeletion.backends.directory.faults import fault_from, mount_inside
 from taskdeletion.backends.directory.linux import DIRECTORY, HANDLE, is_mount_point, open_beneath
 from taskdeletion.backends.directory.opening import root_missing
 from taskdeletion.domain.faults import Fault, FaultKind
+from taskdeletion.domain.leadership import ALONE, Leadership
 from taskdeletion.domain.results import Halt
 
 _ROUNDS = 5
@@ -77,13 +78,14 @@ class Walk:
 
     unlink = True
 
-    def __init__(self, root: int, name: str, halt: Halt) -> None:
+    def __init__(self, root: int, name: str, halt: Halt, leadership: Leadership = ALONE) -> None:
         # Its own descriptor: closing the root in another thread must never hand the number to another directory.
         self.top = Directory("", os.dup(root))
         self.name = name
         self.entries: Entries[Any] = entries.chosen
         self.stopped: Fault | None = None
         self._halt = halt
+        self._leadership = leadership
         self._lock = threading.Lock()
         self._files = 0
         self._bytes = 0
@@ -99,6 +101,12 @@ class Walk:
         self._look_ahead = look_ahead
 
     # --- the outcome --------------------------------------------------------------------------------------------
+
+    @property
+    def counted(self) -> Purged:
+        """What is gone so far. May be asked from any thread while the walk goes on."""
+        with self._lock:
+            return Purged(self._files, self._bytes)
 
     def conclude(self) -> tuple[Purged, Fault | None]:
         """Counts, and the fault that stopped it, or else the most severe of those met, or None."""
@@ -230,6 +238,7 @@ class Walk:
                 self.ask_halt()
             if self.unlink:
                 self._look_ahead(directory, names, rest)
+                self._leadership.require()
             batch = self.entries.remove(directory.descriptor, names, rest, unlink=self.unlink)
             rest = batch.rest
             self._account(directory, batch)
@@ -317,6 +326,7 @@ class Walk:
                 self._remove_alone(directory, name)
 
     def _rmdir(self, parent: Directory, name: str) -> None:
+        self._leadership.require()
         os.rmdir(name, dir_fd=parent.descriptor)
 
     def _could_not_leave(self, parent: Directory, directory: Directory, error: OSError) -> None:

@@ -24,6 +24,7 @@ from taskdeletion.backends.postgres.survey import PostgresSurvey, survey_tasks
 from taskdeletion.backends.postgres.tables import CatalogTables, chunked, read_rows
 from taskdeletion.backends.postgres.transactions import READ, Transactions
 from taskdeletion.domain.catalog import CatalogEntry, HeldTasks, Marks, Version
+from taskdeletion.domain.leadership import ALONE, Leadership
 from taskdeletion.domain.results import Problem, StepResult
 
 READ_CHUNK: Final = 500
@@ -40,11 +41,15 @@ class PostgresCatalog:
         *,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - a frozen value
         pool_size: int = 8,
+        leadership: Leadership = ALONE,
     ) -> None:
-        """Check the values; no connection is made yet. Raises Fault (waiting, SecretValueInvalid)."""
+        """Check the values; no connection is made yet. Raises Fault (waiting, SecretValueInvalid).
+
+        `leadership`: asked before each commit.
+        """
         self._tables = tables
         self._pool = ConnectionPool(connection, timeouts, size=pool_size)
-        self._transactions = Transactions(self._pool, timeouts)
+        self._transactions = Transactions(self._pool, timeouts, leadership)
 
     @property
     def holds_entries(self) -> bool:

@@ -1,6 +1,7 @@
 """The claim's view of the catalog: the rows of at most 50 tasks, locked while the caller renames their directories.
 
-Called by the workflow around the rename (DESIGN section 3, Claim and Confirm). Decides nothing and changes no row.
+Called by the workflow around the rename (docs/safety.md, "The order of effects", 3 and 4). Decides nothing and changes
+no row.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -49,6 +50,7 @@ def claim_tasks(
     try:
         yield seen
         if lock:
+            transactions.leadership.require()
             _confirm(connection)
     finally:
         roll_back(connection)  # after a commit there is nothing to roll back

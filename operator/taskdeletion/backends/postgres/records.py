@@ -1,7 +1,7 @@
 """Deletes the rows of tasks, steps first, in transactions that compare the version under the lock.
 
-Called by the workflow last of all (DESIGN section 3, Records), when everything else of a task is gone. Never deletes a
-row that changed, nor one that rows of others refer to.
+Called by the workflow last of all (docs/safety.md, "The order of effects", 7), when everything else of a task is gone.
+Never deletes a row that changed, nor one that rows of others refer to.
 """
 
 import time

@@ -15,6 +15,7 @@ from taskdeletion.backends.postgres.connection import CatalogConnection, Connect
 from taskdeletion.backends.postgres.faults import RETRIED, fault_of, is_away, is_worth_another_try
 from taskdeletion.domain.catalog import CommitUnknown
 from taskdeletion.domain.faults import Fault
+from taskdeletion.domain.leadership import ALONE, Leadership
 
 T = TypeVar("T")
 #: One snapshot for all statements, and a server that refuses every change.
@@ -43,6 +44,8 @@ class Transactions:
 
     pool: ConnectionPool
     timeouts: Timeouts
+    #: Asked before a COMMIT.
+    leadership: Leadership = ALONE
 
     def run(self, work: Callable[[CatalogConnection], T], *, mode: LiteralString) -> T:
         """Do `work` in a transaction and commit it. Raises Fault, or CommitUnknown where no reply came to the COMMIT.
@@ -63,6 +66,7 @@ class Transactions:
             if mode is READ:
                 roll_back(connection)
             else:
+                self.leadership.require()
                 commit(connection)
         finally:
             self.pool.release(connection)
