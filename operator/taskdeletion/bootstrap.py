@@ -73,7 +73,9 @@ class Services:
         self._store_workflow = StoreWorkflow(
             self._cluster, self._stores, self._ownership, sweep, self._queue.add, settings.probe_interval_seconds
         )
-        self._retention = RetentionWorkflow(self._cluster, Children(self._api), self._stores, self._stopping)
+        self._retention = RetentionWorkflow(
+            self._cluster, Children(self._api), self._stores, self._ownership, self._stopping
+        )
         self._workers = Workers(self._queue, self._reconcile, count=settings.workers, name="worker")
         self._resync = threading.Thread(target=self._resync_often, name="resync", daemon=True)
         self._health = self._build_health()

@@ -49,7 +49,7 @@ class PolicyProcess(Harness):
         self.children = Children(kube.api)
         self.set_cluster = SetCluster(kube.api, (namespace,))
         self.policies = RetentionWorkflow(
-            self.set_cluster, self.children, self.stores, self.stopping, jitter=lambda: NO_DELAY
+            self.set_cluster, self.children, self.stores, self.ownership, self.stopping, jitter=lambda: NO_DELAY
         )
 
     def look(self, name: str) -> float | None:

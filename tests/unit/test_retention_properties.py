@@ -6,7 +6,7 @@ property takes 1,000 examples, the same ones every time; HYPOTHESIS_PROFILE=thor
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -18,7 +18,7 @@ from taskdeletion.api import reasons
 from taskdeletion.api.common import format_time
 from taskdeletion.api.retention_policy import Rule, TaskRetentionPolicySpec
 from taskdeletion.domain.catalog import FinishedTask
-from taskdeletion.domain.retention import Retention, Selected, Selection
+from taskdeletion.domain.retention import Group, Retention, Selected, Selection
 from tests.support.properties import REPEATABLE
 
 _AGES: Final = {None: 0, "1m": 60, "1h": 3600, "1d": 86_400, "2d": 172_800, "1w": 604_800}
@@ -71,11 +71,12 @@ def model(case: Case) -> Selected:
     now = case.now.replace(microsecond=0)
     seen = sorted((task for task in case.tasks if task.has_files or case.with_gone), key=_rank)
     wanted = [task for task in seen if any(_wants(rule, task, now) for rule in spec.rules)]
-    kept = {task.task_id for rule in spec.rules for task in _newest(rule, seen)}
+    kept = {task.task_id for rule in spec.rules for task in _newest(rule, seen, case.busy)}
     stays = {task.task_id for task in wanted if not _is_older(task, limits.minimum_age, now)} | kept | case.busy
     free = [task for task in wanted if task.task_id not in stays]
     goes = free[: limits.max_tasks_per_run]
-    share_limit, with_files = limits.max_percentage, case.with_files
+    share_limit = limits.max_percentage
+    with_files = case.with_files - sum(task.has_files for task in case.tasks if task.task_id in case.busy)
     is_refused = share_limit is not None and sum(task.has_files for task in free) > share_limit / 100 * with_files
     if is_refused:
         goes = []
@@ -88,7 +89,18 @@ def model(case: Case) -> Selected:
         protected=len(wanted) - len(free),
         refused=len(free) - len(goes),
         reason=_name_reason(case, is_refused=is_refused, free=len(free), goes=len(goes)),
+        groups=_group(spec.rules, goes),
     )
+
+
+def _group(rules: Sequence[Rule], goes: Sequence[FinishedTask]) -> list[Group]:
+    """Tasks of which the same rules speak, whatever their ids, in the order of the oldest of each group."""
+    keys = [tuple(rule.statuses is None or task.statuses <= set(rule.statuses) for rule in rules) for task in goes]
+    groups = []
+    for key in dict.fromkeys(keys):
+        mine = [task for task, its_key in zip(goes, keys, strict=True) if its_key == key]
+        groups.append(Group(frozenset().union(*(t.statuses for t in mine)), [t.task_id for t in mine]))
+    return groups
 
 
 def _rank(task: FinishedTask) -> tuple[datetime, str]:
@@ -117,8 +129,8 @@ def _wants(rule: Rule, task: FinishedTask, now: datetime) -> bool:
     return _is_about(rule, task) and _is_older(task, rule.older_than, now)
 
 
-def _newest(rule: Rule, oldest_first: Sequence[FinishedTask]) -> Sequence[FinishedTask]:
-    about = [task for task in reversed(oldest_first) if _is_about(rule, task)]
+def _newest(rule: Rule, oldest_first: Sequence[FinishedTask], busy: Collection[str]) -> Sequence[FinishedTask]:
+    about = [task for task in reversed(oldest_first) if _is_about(rule, task) and task.task_id not in busy]
     return about[: rule.keep_last or 0]
 
 
@@ -199,7 +211,7 @@ def cases(draw: st.DrawFn) -> Case:
 @given(cases())
 def test_the_selection_is_that_of_the_model(case: Case) -> None:
     found = select(case)
-    assert replace(found, task_ids=list(found.task_ids), message="") == model(case)
+    assert replace(found, task_ids=list(found.task_ids), groups=list(found.groups), message="") == model(case)
     assert bool(found.message) == bool(found.reason)
 
 

@@ -13,6 +13,7 @@ from taskdeletion.api.common import (
     Model,
     ObjectReference,
     Reason,
+    StatusWord,
     Time,
     rule,
     with_rules,
@@ -90,6 +91,7 @@ class TaskDeletionSpec(Model):
             _immutable("dryRun"),
             _immutable("notFoundPolicy"),
             _immutable("tasksCreatedBefore", optional=True),
+            _immutable("statuses", optional=True),
             _immutable("backoffLimit"),
             _immutable("activeDeadlineSeconds", optional=True),
         ),
@@ -143,6 +145,12 @@ class TaskDeletionSpec(Model):
         ),
         description="Only tasks created before this time may go; newer ones are refused. Default: the creation of this"
         " TaskDeletion. Always set it in manifests kept in git: task ids are reused, and a manifest can be re-applied.",
+    )
+    statuses: Annotated[list[StatusWord], Field(min_length=1, max_length=32)] | None = Field(
+        default=None,
+        description="Only tasks in one of these statuses may go; others are refused, also with force. Of a task whose"
+        " states in Redis differ, each has to be among them. Default: any terminal status of the TaskStore.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     backoff_limit: Annotated[int, Field(ge=0, le=100)] = Field(
         default=6,

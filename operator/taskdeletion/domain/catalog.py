@@ -42,7 +42,8 @@ class CatalogEntry:
     """What the catalog knows of one task. `created_at` in UTC, None where the catalog does not say.
 
     `activity`: why the task counts as running although its status is terminal, as the beginning of a sentence ("a
-    step of the task is running"); "" where nothing speaks for that.
+    step of the task is running"); "" where nothing speaks for that. `statuses`: of all that is kept of it, where that
+    may be several; empty where `status` says it all.
     """
 
     task_id: str
@@ -50,6 +51,12 @@ class CatalogEntry:
     status: str
     created_at: datetime | None
     activity: str = ""
+    statuses: frozenset[str] = frozenset()
+
+    @property
+    def all_statuses(self) -> frozenset[str]:
+        """Every status that the catalog has of the task."""
+        return self.statuses or frozenset({self.status})
 
 
 @dataclass(frozen=True, slots=True)

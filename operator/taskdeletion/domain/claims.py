@@ -17,12 +17,16 @@ from taskdeletion.domain.states import has_lost_keys
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What one request allows. `cutoff`: catalog's clock; `terminal_statuses`: of the store."""
+    """What one request allows. `cutoff`: catalog's clock; `terminal_statuses`: of the store.
+
+    `statuses`: those that a task may have, empty where the request does not say.
+    """
 
     force: bool
     cleans_unknown: bool
     cutoff: datetime | None
     terminal_statuses: Collection[str]
+    statuses: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ def decide_claim(entry: CatalogEntry | None, announced: Version | None, rules: R
             reasons.TASK_CHANGED,
             "the task changed after it was announced; create a new request when it may go",
         )
-    return _decide_age(entry, rules) or _decide_running(entry, rules)
+    return _decide_age(entry, rules) or _decide_running(entry, rules) or _decide_status(entry, rules)
 
 
 def _is_same_run(announced: Version, entry: CatalogEntry, *, force: bool) -> bool:
@@ -94,6 +98,18 @@ def _decide_running(entry: CatalogEntry, rules: Rules) -> Refusal | None:
     if entry.activity:
         return Refusal("Refused", reasons.TASK_RUNNING, f"{entry.activity}; wait for it or set force: true")
     return None
+
+
+def _decide_status(entry: CatalogEntry, rules: Rules) -> Refusal | None:
+    others = entry.all_statuses - set(rules.statuses)
+    if not (rules.statuses and others):
+        return None
+    word = min(others)[:64] or "without a status"
+    return Refusal(
+        "Refused",
+        reasons.OTHER_STATUS,
+        f"task is {word}, which spec.statuses does not name; if it may go, create a request that does",
+    )
 
 
 def decide_still_claimed(entry: CatalogEntry | None, claimed: Version, *, force: bool) -> Fault | None:

@@ -7,10 +7,10 @@ tasks (ADR 0012). Nothing here reads a catalog or knows how a selection is carri
 import fnmatch
 import heapq
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from taskdeletion.api import reasons
 from taskdeletion.api.retention_policy import Rule, TaskRetentionPolicySpec
@@ -73,12 +73,20 @@ class Retention:
         return max(self.minimum_age, min((rule.older_than for rule in self.rules), default=NO_AGE))
 
 
+class Group(NamedTuple):
+    """Tasks that the same rules speak of. `statuses`: in each of them these rules would speak of the task, too."""
+
+    statuses: frozenset[str]
+    task_ids: Sequence[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """What goes. `task_ids`: oldest first. `cutoff`: every selected task was created before it.
+    """What goes. `task_ids`: oldest first, and the same in `groups`. `cutoff`: all of them were created before it.
 
     `matched`: tasks that a rule wants, of them `protected` and `refused` stay. `evaluated`: tasks that have files, or
     finished ones whose records are to go. `reason`, `message`: why nothing goes, or not everything; "" otherwise.
+    `store_uid`: of the TaskStore whose catalog was read.
     """
 
     task_ids: Sequence[str]
@@ -89,6 +97,8 @@ class Selected:
     refused: int
     reason: str = ""
     message: str = ""
+    groups: Sequence[Group] = ()
+    store_uid: str = ""
 
 
 @dataclass(slots=True)
@@ -97,6 +107,7 @@ class _Held:
 
     is_wanted: bool
     has_files: bool
+    statuses: frozenset[str]
     rules: int = 0
 
 
@@ -104,7 +115,8 @@ class _Held:
 class Selection:
     """One evaluation at `now` (of the catalog). `offer` every finished task once, then ask for the `result`.
 
-    `busy`: ids that live requests of the policy name; they are protected.
+    `busy`: ids that live requests of the policy name. They are left to those, and are as good as gone: none takes a
+    place of `keepLast`, and none counts among the tasks of which `maxPercentage` is a share.
     """
 
     retention: Retention
@@ -113,13 +125,14 @@ class Selection:
     _newest: list[list[Rank]] = field(init=False)
     _minimum_age_begins: datetime = field(init=False)
     _held: dict[str, _Held] = field(default_factory=dict)
-    _oldest: list[tuple[timedelta, "_Backwards"]] = field(default_factory=list)
+    _oldest: list[tuple[timedelta, "_Backwards", frozenset[str]]] = field(default_factory=list)
     _at_work: dict[frozenset[str], list[_AtWork]] = field(default_factory=dict)
     _matched: int = 0
     _protected: int = 0
     _free: int = 0
     _free_with_files: int = 0
     _gone: int = 0
+    _busy_with_files: int = 0
 
     def __post_init__(self) -> None:
         self.now = self.now.replace(microsecond=0)  # a cutoff has whole seconds, and refuses what is as old as it
@@ -133,34 +146,46 @@ class Selection:
                 return
             self._gone += 1
         task_id, created_at = task.task_id, task.created_at
-        is_wanted, keeping = False, []
+        is_wanted, keeping, is_busy = False, [], task_id in self.busy
+        self._busy_with_files += is_busy and task.has_files
         for number, match, before, keep_last in self._rules_about(task.statuses):
             if match is None or match(task_id) is not None:
                 is_wanted = is_wanted or created_at < before
-                if keep_last and self._is_among_newest((created_at, task_id), number, keep_last):
+                if keep_last and not is_busy and self._is_among_newest((created_at, task_id), number, keep_last):
                     keeping.append(number)
         self._matched += is_wanted
-        if is_wanted and (created_at >= self._minimum_age_begins or task_id in self.busy):
+        if is_wanted and (created_at >= self._minimum_age_begins or is_busy):
             self._protected += 1
             is_wanted = False
         if keeping:
-            self._hold((created_at, task_id), _Held(is_wanted, task.has_files), keeping)
+            self._hold((created_at, task_id), _Held(is_wanted, task.has_files, task.statuses), keeping)
         elif is_wanted:
-            self._let_go((created_at, task_id), has_files=task.has_files)
+            self._let_go((created_at, task_id), task.statuses, has_files=task.has_files)
 
     def result(self, *, with_files: int) -> Selected:
         """What goes. `with_files`: tasks of the catalog that still have files, finished or not."""
         kept = sum(held.is_wanted for held in self._held.values())
         protected, evaluated = self._protected + kept, with_files + self._gone
         cutoff = self.now - self.retention.smallest_age
-        refusal = self._find_refusal(with_files)
+        refusal = self._find_refusal(with_files - self._busy_with_files)
         if refusal is not None:
             reason, message = refusal
             return Selected((), cutoff, evaluated, self._matched, protected, self._free, reason, message)
-        task_ids = [str(task_id) for _, task_id in sorted(self._oldest, reverse=True)]
-        left = self._free - len(task_ids)
+        goes = sorted(self._oldest, key=lambda entry: entry[:2], reverse=True)
+        task_ids, left = [str(task_id) for _, task_id, _ in goes], self._free - len(goes)
         reason, message = self._explain(left)
-        return Selected(task_ids, cutoff, evaluated, self._matched, protected, left, reason, message)
+        groups = self._group(zip(task_ids, (statuses for _, _, statuses in goes), strict=True))
+        return Selected(task_ids, cutoff, evaluated, self._matched, protected, left, reason, message, groups)
+
+    def _group(self, tasks: Iterable[tuple[str, frozenset[str]]]) -> list[Group]:
+        """Tasks with their statuses, by the rules that speak of these: what ends otherwise meanwhile is for others."""
+        task_ids: dict[tuple[int, ...], list[str]] = {}
+        statuses: dict[tuple[int, ...], set[str]] = {}
+        for task_id, found in tasks:
+            rules = tuple(number for number, *_ in self._rules_about(found))
+            task_ids.setdefault(rules, []).append(task_id)
+            statuses.setdefault(rules, set()).update(found)
+        return [Group(frozenset(statuses[rules]), ids) for rules, ids in task_ids.items()]
 
     def _rules_about(self, statuses: frozenset[str]) -> list[_AtWork]:
         """The rules that may speak of a task of these statuses; catalogs have few combinations of them."""
@@ -195,17 +220,17 @@ class Selection:
         if not held.rules:
             del self._held[rank[1]]
             if held.is_wanted:
-                self._let_go(rank, has_files=held.has_files)
+                self._let_go(rank, held.statuses, has_files=held.has_files)
 
     # --- the oldest of all, which go --------------------------------------------------------------------------------
-    def _let_go(self, rank: Rank, *, has_files: bool) -> None:
+    def _let_go(self, rank: Rank, statuses: frozenset[str], *, has_files: bool) -> None:
         self._free += 1
         self._free_with_files += has_files
         age = self.now - rank[0]
         if len(self._oldest) < self.retention.max_tasks:
-            heapq.heappush(self._oldest, (age, _Backwards(rank[1])))
+            heapq.heappush(self._oldest, (age, _Backwards(rank[1]), statuses))
         elif age >= self._oldest[0][0]:
-            heapq.heappushpop(self._oldest, (age, _Backwards(rank[1])))
+            heapq.heappushpop(self._oldest, (age, _Backwards(rank[1]), statuses))
 
     def _find_refusal(self, with_files: int) -> tuple[str, str] | None:
         limit = self.retention.max_percentage

@@ -3,15 +3,16 @@
 ADR 0012 has the order in which they are created and released.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from taskdeletion.api.common import API_VERSION, GROUP, format_time
 from taskdeletion.api.retention_policy import TaskRetentionPolicy, TaskRetentionPolicySpec
 from taskdeletion.api.retention_status import Run
 from taskdeletion.api.task_deletion import MAX_TASK_IDS, TaskDeletion
+from taskdeletion.domain.retention import Group
 from taskdeletion.domain.sizes import format_size
 
 POLICY_LABEL: Final = f"{GROUP}/policy"
@@ -19,6 +20,7 @@ RUN_LABEL: Final = f"{GROUP}/run"
 SCHEDULED_ANNOTATION: Final = f"{GROUP}/scheduled-time"
 DRAFT_ANNOTATION: Final = f"{GROUP}/draft"
 _UID_CHARACTERS: Final = 5
+_TIME_TO_LIVE: Final = "ttlSecondsAfterFinished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,11 @@ def name_of(policy: Policy, scheduled_time: datetime, number: int) -> str:
     return f"{policy.name}-{run_of(scheduled_time)}-{policy.uid[:_UID_CHARACTERS]}-{number}"
 
 
-def split(task_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The ids of each part, in order."""
-    for start in range(0, len(task_ids), MAX_TASK_IDS):
-        yield task_ids[start : start + MAX_TASK_IDS]
+def split(groups: Iterable[Group]) -> Iterator[Group]:
+    """What each part is about, in order: tasks of one group, as many as a TaskDeletion may name."""
+    for group in groups:
+        for start in range(0, len(group.task_ids), MAX_TASK_IDS):
+            yield Group(group.statuses, group.task_ids[start : start + MAX_TASK_IDS])
 
 
 def build_part(
@@ -87,11 +90,15 @@ def build_part(
     *,
     scheduled_time: datetime,
     number: int,
-    task_ids: Sequence[str],
+    group: Group,
     cutoff: datetime,
     draft: str,
 ) -> dict[str, Any]:
-    """The manifest of one TaskDeletion of a draft: suspended, and owned by the policy."""
+    """The manifest of one TaskDeletion of a draft: suspended, and owned by the policy.
+
+    It has no time to live of its own: the policy removes it (`find_surplus`) once it has seen how it ended.
+    """
+    template = {name: value for name, value in spec.template.to_api().items() if name != _TIME_TO_LIVE}
     owner = {
         "apiVersion": API_VERSION,
         "kind": TaskRetentionPolicy.KIND,
@@ -110,9 +117,10 @@ def build_part(
             "ownerReferences": [owner],
         },
         "spec": {
-            **spec.template.to_api(),
+            **template,
             "storeRef": spec.store_ref.to_api(),
-            "taskIds": list(task_ids),
+            "taskIds": list(group.task_ids),
+            "statuses": sorted(group.statuses),
             "confirm": True,
             "tasksCreatedBefore": format_time(cutoff),
             "suspend": True,
@@ -122,7 +130,8 @@ def build_part(
 
 def follow(run: Run, children: Iterable[Child], *, now: datetime) -> Run:
     """The run as its TaskDeletions stand now; it ends when none of them goes on."""
-    mine = {child.name: child for child in children if child.run == run_of(run.scheduled_time)}
+    label = run_of(run.scheduled_time)
+    mine = {child.name: child for child in children if child.run == label or child.name in run.active}
     active = [name for name in run.active if name in mine and mine[name].verdict is None]
     ended = [name for name in run.active if name in mine and mine[name].verdict is not None]
     lost = len(run.active) - len(active) - len(ended)
@@ -142,8 +151,14 @@ def follow(run: Run, children: Iterable[Child], *, now: datetime) -> Run:
     return run.model_copy(update=changes)
 
 
-def find_surplus(children: Iterable[Child], spec: TaskRetentionPolicySpec, *, kept_run: str) -> list[Child]:
-    """The TaskDeletions that the history limits leave no room for, oldest first; those of `kept_run` stay."""
+def find_surplus(
+    children: Iterable[Child], spec: TaskRetentionPolicySpec, *, last_run: str, is_followed: bool, now: datetime
+) -> list[Child]:
+    """Ended TaskDeletions whose time is over, and those that the history limits leave no room for, oldest first.
+
+    The limits leave those of `last_run`. While it `is_followed`, which ends with a status that says how it ended, its
+    own stay in any case.
+    """
     limits: Mapping[str, int] = {
         "Complete": spec.successful_deletions_history_limit,
         "Failed": spec.failed_deletions_history_limit,
@@ -152,5 +167,16 @@ def find_surplus(children: Iterable[Child], spec: TaskRetentionPolicySpec, *, ke
     surplus = []
     for verdict, limit in limits.items():
         mine = sorted((c for c in ended if c.verdict == verdict), key=lambda c: (c.ended_at, c.name), reverse=True)
-        surplus += [child for child in mine[limit:] if child.run != kept_run]
-    return surplus[::-1]
+        surplus += [child for child in mine[limit:] if child.run != last_run]
+    expired = [
+        child
+        for child in ended
+        if (end := expires_at(child, spec)) is not None and end <= now and not (is_followed and child.run == last_run)
+    ]
+    return list({child.name: child for child in (*expired, *surplus[::-1])}.values())
+
+
+def expires_at(child: Child, spec: TaskRetentionPolicySpec) -> datetime | None:
+    """When the time to live of an ended TaskDeletion is over, if the template gives it one."""
+    seconds = spec.template.ttl_seconds_after_finished
+    return None if seconds is None or child.ended_at is None else child.ended_at + timedelta(seconds=seconds)

@@ -92,7 +92,14 @@ class StateReader:
         created_at = _latest([fact.created_at for fact in facts])
         created = "" if created_at is None else created_at.isoformat(timespec="microseconds")
         version = Version(created, f"{len(ordered)}|{_digest(ordered)}")
-        return CatalogEntry(task_id, version, self._choose_status(facts), created_at, self._describe_activity(facts))
+        return CatalogEntry(
+            task_id,
+            version,
+            self._choose_status(facts),
+            created_at,
+            self._describe_activity(facts),
+            frozenset(fact.status for fact in facts),
+        )
 
     def read(self, state: State) -> StateFacts:
         """What one key says. A task is finished where every key has a terminal status and is settled."""

@@ -62,6 +62,17 @@ class Children:
             raise KubeUnavailable(f"TaskDeletion {name} was there and is gone; try again")
         raise NameTaken(found)
 
+    def bind(self, namespace: str, child: Child, store_uid: str) -> Child:
+        """Let it work on this TaskStore only, and on no namesake. Raises ChildChanged where it is gone."""
+        body = {"metadata": {"uid": child.uid}, "status": {"storeUid": store_uid}}
+        try:
+            path = _path(namespace, child.name) + "/status"
+            return read_child(self.api.request("PATCH", path, body=body, content_type=MERGE_PATCH).body)
+        except KubeRejected as error:
+            if error.status not in {404, 409}:
+                raise
+            raise ChildChanged(child.name) from error
+
     def read(self, namespace: str, name: str) -> Child | None:
         """One as it is now, or None."""
         try:

@@ -233,6 +233,7 @@ class DeletionWorkflow:
             cleans_unknown=record.request.cleans_unknown,
             cutoff=record.status.cutoff,
             terminal_statuses=frozenset(catalog.terminal_statuses if catalog else ()),
+            statuses=frozenset(record.spec.statuses or ()),
         )
         return Attempt(
             record=record,

@@ -6,7 +6,7 @@ Called by the workflow of policies, for previews and for runs. It reads, and has
 import threading
 from collections.abc import Collection
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from taskdeletion.api import reasons
@@ -65,7 +65,7 @@ class Evaluator:
             _require_terminal(spec, terminal, store.name)
             if store.catalog.keeps_entries and store.spec.directory is None and not retention.with_gone:
                 raise PolicyUnusable(reasons.INVALID_SPEC, _NEVER_GONE)
-            return self._select(store.catalog, terminal, retention, ahead, busy)
+            return replace(self._select(store.catalog, terminal, retention, ahead, busy), store_uid=store.uid)
 
     def _select(
         self,

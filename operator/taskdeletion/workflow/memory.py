@@ -13,12 +13,14 @@ from taskdeletion.kube.objects import Key, LiveObject
 class Memory:
     """One live request. `last`: as last written, once it has tasks; `last_read_at`: when that answer was asked for.
 
-    `looks`: at an unavailable dependency, since anything went on. `repeats`: the number of an attempt that was cut
-    short by something that passes by itself (the API server was away), so that the next one is the same attempt.
+    `looks`: at an unavailable dependency, since anything went on. `upsets`: of the work on a policy, in a row, by a
+    change that somebody else made. `repeats`: the number of an attempt that was cut short by something that passes by
+    itself (the API server was away), so that the next one is the same attempt.
     """
 
     uid: str
     looks: int = 0
+    upsets: int = 0
     repeats: int | None = None
     last: LiveObject | None = None
     last_read_at: float = 0.0

@@ -145,6 +145,12 @@ class Ownership:
                 for standing in self._books.live.values()
             )
 
+    def held_ids(self, namespace: str, store: str) -> frozenset[str]:
+        """The tasks of this store that a request is deleting, or that a worker of this process has in its hands."""
+        with self._lock:
+            keys = {*self._books.holders, *self._books.busy}
+        return frozenset(task_id for *place, task_id in keys if place == [namespace, store])
+
     def uids_at(self, key: Key) -> list[str]:
         """The live requests that were seen under this name."""
         with self._lock:

@@ -19,13 +19,15 @@ from taskdeletion.api.common import format_time
 from taskdeletion.api.retention_status import Observed, Preview, Run, Skipped
 from taskdeletion.domain.backoff import delay_while_waiting
 from taskdeletion.domain.faults import Fault
-from taskdeletion.domain.runs import Child, find_surplus, follow, run_of
+from taskdeletion.domain.retention import Selected
+from taskdeletion.domain.runs import Child, expires_at, find_surplus, follow, run_of
 from taskdeletion.domain.schedule import Schedule, parse_schedule
 from taskdeletion.kube.children import ChildChanged, Children
 from taskdeletion.kube.objects import Cluster, Key, ObjectGone, SpecChanged
-from taskdeletion.workflow.drafting import DraftAbandoned, Drafting
+from taskdeletion.workflow.drafting import CreationRefused, DraftAbandoned, Drafting
 from taskdeletion.workflow.evaluating import NO_TIME, Evaluator, PolicyUnusable
-from taskdeletion.workflow.memory import Memories
+from taskdeletion.workflow.memory import Memories, Memory
+from taskdeletion.workflow.ownership import Ownership
 from taskdeletion.workflow.policy_record import PolicyRecord, PolicyView, Stage
 from taskdeletion.workflow.policy_view import count, describe_run, describe_standing, reject_unreadable
 from taskdeletion.workflow.rejection import describe_invalid
@@ -37,6 +39,8 @@ UNUSABLE_SECONDS: Final = 60.0
 _FOLLOW_SECONDS: Final = (2.0, 60.0)
 _PARTS_PER_SECOND: Final = 4
 _TO_SECOND: Final = 0.05
+#: How often in a row work may begin anew without a pause: a policy that is edited, a draft that has to go first.
+_UPSETS_AT_ONCE: Final = 3
 
 
 @dataclass(slots=True)
@@ -46,6 +50,7 @@ class RetentionWorkflow:
     cluster: Cluster
     children: Children
     stores: Stores
+    ownership: Ownership
     stopping: threading.Event
     jitter: Callable[[], float] = random.random
     _memories: Memories = field(default_factory=Memories)
@@ -63,64 +68,77 @@ class RetentionWorkflow:
             self._memories.drop(key)
             self._drafting.discard(key.namespace, self.children.list(key.namespace, key.name))
             return None
+        memory = self._memories.of(live)
         try:
-            return self._advance(PolicyRecord(self.cluster, live))
+            delay = self._advance(PolicyRecord(self.cluster, live), memory)
         except (SpecChanged, DraftAbandoned, ObjectGone):
-            return None if self.stopping.is_set() else 0.0
+            memory.upsets += 1
+            return None if self.stopping.is_set() else self._delay_after_upset(memory)
         except ValidationError as error:
             reject_unreadable(self.cluster, live, describe_invalid(error))
             return None
+        memory.upsets = 0
+        return delay
 
-    def _advance(self, record: PolicyRecord) -> float | None:
-        children = self._look_at_children(record)
+    def _delay_after_upset(self, memory: Memory) -> float:
+        """At once where the policy has just changed; what is upset again and again waits, and surveys less."""
+        upsets = memory.upsets - _UPSETS_AT_ONCE
+        return delay_while_waiting(upsets, self.jitter()) if upsets > 0 else 0.0
+
+    def _advance(self, record: PolicyRecord, memory: Memory) -> float | None:
         if (left := self._drafting.left(record)) > 0:
             return left  # somebody creates a run, or did until a moment ago
-        record.change(draft=None)
-        self._follow(record, children)
+        children: list[Child] = []
         try:
-            schedule = parse_schedule(record.spec.schedule, record.spec.time_zone)
-            view = self._decide(record, schedule, children)
-        except ValueError as error:
-            view = PolicyView("invalid", reasons.INVALID_SPEC, str(error))
+            children = self._look_at_children(record)
+            record.change(draft=None)
+            self._follow(record, children)
+            view = self._decide(record, _read_schedule(record), children)
         except PolicyUnusable as unusable:
             stage: Stage = "invalid" if unusable.reason == reasons.INVALID_SPEC else "stalled"
             view = PolicyView(stage, unusable.reason, unusable.message)
+        except CreationRefused as refused:
+            view = PolicyView("waiting", reasons.CREATION_REFUSED, refused.message)
         except Fault as fault:
             view = PolicyView("waiting", reasons.DEPENDENCY_UNAVAILABLE, str(fault))
         if self.stopping.is_set():
             return None
         self._tell(record, view)
         record.write(view)
-        return self._next_look(record, view)
+        return self._next_look(record, view, children, memory)
 
     # --- what became of what was created ----------------------------------------------------------------------------
     def _look_at_children(self, record: PolicyRecord) -> list[Child]:
-        """The TaskDeletions of this very policy, behind drafts that nobody wants any more."""
-        run, policy = record.status.last_run, record.policy
+        """The TaskDeletions of this very policy: a decided run released, drafts that nobody decides any more gone."""
+        policy, run = record.policy, record.status.last_run
         found = self.children.list(policy.namespace, policy.name)
-        draft = record.status.draft
-        wanted = {draft.id} if draft is not None and self._drafting.left(record) > 0 else set()
-        if run is not None and run.phase == "Releasing" and run.draft is not None:
-            wanted.add(run.draft)
-        self._drafting.discard(policy.namespace, [child for child in found if child.draft not in wanted])
-        return [
-            child for child in found if child.owner_uid == policy.uid and (not child.is_draft or child.draft in wanted)
-        ]
+        if run is not None and run.phase == "Releasing":  # it was decided, and then the operator stopped
+            self._drafting.release(record, found)
+            found = self.children.list(policy.namespace, policy.name)
+        dead = [child for child in found if child.is_draft]
+        if dead:
+            self._drafting.require_nobodys(record)
+            self._drafting.discard(policy.namespace, dead)
+        return [child for child in found if child.owner_uid == policy.uid and not child.is_draft]
 
     def _follow(self, record: PolicyRecord, children: Sequence[Child]) -> None:
         run = record.status.last_run
-        if run is not None and run.phase == "Releasing":  # it was decided, and then the operator stopped
-            self._drafting.release(record, children)
-            run = record.status.last_run
-        if run is not None and run.phase == "Active":
-            run = follow(run, children, now=record.now)
+        is_followed = run is not None and run.phase == "Active"
+        if run is not None and is_followed:
+            run = follow(run, [*children, *self._find_unlabelled(record, run, children)], now=record.now)
             record.change(last_run=run)
             self._conclude(record, run)
         record.change(active=sum(child.is_live for child in children))
-        kept = run_of(run.scheduled_time) if run is not None else ""
-        for child in find_surplus(children, record.spec, kept_run=kept):
+        last = run_of(run.scheduled_time) if run is not None else ""
+        for child in find_surplus(children, record.spec, last_run=last, is_followed=is_followed, now=record.now):
             with suppress(ChildChanged):  # it is looked at again
                 self.children.delete(record.policy.namespace, child)
+
+    def _find_unlabelled(self, record: PolicyRecord, run: Run, children: Sequence[Child]) -> list[Child]:
+        """TaskDeletions of the run that somebody took the label from: they go on all the same."""
+        policy, known = record.policy, {child.name for child in children}
+        named = [self.children.read(policy.namespace, name) for name in run.active if name not in known]
+        return [child for child in named if child is not None and child.owner_uid == policy.uid]
 
     def _conclude(self, record: PolicyRecord, run: Run) -> None:
         if run.phase == "Succeeded":
@@ -195,9 +213,11 @@ class RetentionWorkflow:
                 f"the run of {format_time(due)} waits until {len(live)} TaskDeletions have ended, first {live[0].name}"
             )
             return PolicyView("fine", reasons.PREVIOUS_RUN_ACTIVE, message)
-        busy = frozenset[str]().union(*(child.task_ids for child in live)) if policy == "Allow" else frozenset[str]()
         started = record.now
-        selected = self._evaluator.evaluate(record.policy.namespace, record.spec, busy=busy)
+        selected = self._select(record, live)
+        if live and policy == "Replace" and not record.spec.dry_run and selected.reason != reasons.LIMIT_EXCEEDED:
+            self._cancel(record, live)
+            selected = self._select(record, ())
         run = Run(
             **count(selected), generation=record.live.generation, scheduled_time=due, phase="Active", start_time=started
         )
@@ -208,14 +228,19 @@ class RetentionWorkflow:
         if record.spec.dry_run or not selected.task_ids:
             self._close(record, run)
             return None
-        if policy == "Replace":
-            self._cancel(record, live)
         view = PolicyView("working", reasons.PROGRESSING, f"creating TaskDeletions for {len(selected.task_ids)} tasks")
         self._drafting.create(record, run, selected, view)
         begun = record.status.last_run
         assert begun is not None
         record.tell("Normal", reasons.RUN_ACTIVE, f"the run of {format_time(due)}: {describe_run(begun)}")
         return None
+
+    def _select(self, record: PolicyRecord, live: Sequence[Child]) -> Selected:
+        """What the run takes; what live requests name, and whatever somebody is just deleting, is as good as gone."""
+        namespace, store = record.policy.namespace, record.spec.store_ref.name
+        named = (child.task_ids for child in live)
+        busy = self.ownership.held_ids(namespace, store).union(*named)
+        return self._evaluator.evaluate(namespace, record.spec, busy=busy)
 
     def _cancel(self, record: PolicyRecord, live: Sequence[Child]) -> None:
         for child in live:
@@ -246,8 +271,9 @@ class RetentionWorkflow:
         if view.stage in ("waiting", "invalid") and (before is None or before.message != view.message):
             record.tell("Warning", view.reason, view.message)
 
-    def _next_look(self, record: PolicyRecord, view: PolicyView) -> float | None:
-        memory = self._memories.of(record.live)
+    def _next_look(
+        self, record: PolicyRecord, view: PolicyView, children: Sequence[Child], memory: Memory
+    ) -> float | None:
         memory.looks = memory.looks + 1 if view.stage == "waiting" else 0
         delays = []
         if view.stage == "waiting":
@@ -257,9 +283,19 @@ class RetentionWorkflow:
         if record.status.active:
             shortest, longest = _FOLLOW_SECONDS
             delays.append(min(longest, shortest + record.status.active / _PARTS_PER_SECOND))
-        if (upcoming := record.status.next_schedule_time) is not None and view.stage == "fine":
+        if (upcoming := record.status.next_schedule_time) is not None and view.stage in ("fine", "stalled"):
             delays.append(max(0.0, (upcoming - record.now).total_seconds()) + _TO_SECOND)
+        ends = [end for child in children if (end := expires_at(child, record.spec)) is not None]
+        if ends:
+            delays.append(max(_FOLLOW_SECONDS[0], (min(ends) - record.now).total_seconds() + _TO_SECOND))
         return min(delays, default=None)
+
+
+def _read_schedule(record: PolicyRecord) -> Schedule:
+    try:
+        return parse_schedule(record.spec.schedule, record.spec.time_zone)
+    except ValueError as error:
+        raise PolicyUnusable(reasons.INVALID_SPEC, str(error)) from None
 
 
 def _since(record: PolicyRecord) -> datetime:
