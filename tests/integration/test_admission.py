@@ -341,6 +341,7 @@ IMMUTABLE: dict[str, tuple[Any, Any]] = {  # a value that is no default, and ano
     "dryRun": (True, False),
     "notFoundPolicy": ("Ignore", "Fail"),
     "tasksCreatedBefore": ("2026-01-31T00:00:00Z", "2026-02-01T00:00:00Z"),
+    "statuses": (["completed", "failed"], ["completed"]),
     "backoffLimit": (3, 4),
     "activeDeadlineSeconds": (60, 61),
 }

@@ -27,6 +27,8 @@ RULES = Rules(
     terminal_statuses=frozenset({"completed", "failed"}),
 )
 FORCE = replace(RULES, force=True)
+ONLY_FAILED = replace(RULES, statuses=frozenset({"failed"}))
+BOTH = replace(DONE, statuses=frozenset({"completed", "failed"}))
 CLEANS = replace(FORCE, cleans_unknown=True)
 
 
@@ -45,6 +47,9 @@ CLEANS = replace(FORCE, cleans_unknown=True)
         pytest.param(AGELESS, AGELESS.version, FORCE, id="creation unknown, announced, with force"),
         pytest.param(None, None, CLEANS, id="unknown, with force and Ignore"),
         pytest.param(None, UNKNOWN_TASK, CLEANS, id="unknown and announced so, with force and Ignore"),
+        pytest.param(None, None, replace(CLEANS, statuses={"failed"}), id="unknown, and only some statuses asked for"),
+        pytest.param(DONE, READ, replace(RULES, statuses={"completed"}), id="in a status that was asked for"),
+        pytest.param(BOTH, None, replace(RULES, statuses={"completed", "failed"}), id="in several that were asked for"),
     ],
 )
 def test_a_task_may_go(entry: CatalogEntry | None, announced: Version | None, rules: Rules) -> None:
@@ -60,6 +65,20 @@ def test_a_task_may_go(entry: CatalogEntry | None, announced: Version | None, ru
             replace(DONE, status="Completed"), None, RULES, "Refused", reasons.TASK_RUNNING, id="status in another case"
         ),
         pytest.param(STEP_RUNNING, None, RULES, "Refused", reasons.TASK_RUNNING, id="a step running"),
+        pytest.param(DONE, READ, ONLY_FAILED, "Refused", reasons.OTHER_STATUS, id="finished otherwise than asked for"),
+        pytest.param(BOTH, READ, ONLY_FAILED, "Refused", reasons.OTHER_STATUS, id="in a status more than asked for"),
+        pytest.param(
+            DONE,
+            READ,
+            replace(ONLY_FAILED, force=True),
+            "Refused",
+            reasons.OTHER_STATUS,
+            id="finished otherwise, with force",
+        ),
+        pytest.param(
+            RUNNING, READ, replace(ONLY_FAILED, force=True), "Refused", reasons.OTHER_STATUS, id="running, with force"
+        ),
+        pytest.param(RUNNING, READ, ONLY_FAILED, "Refused", reasons.TASK_RUNNING, id="running, whatever is asked for"),
         pytest.param(
             DONE,
             None,
