@@ -111,21 +111,30 @@ class RetentionWorkflow:
     def _look_at_children(self, record: PolicyRecord) -> list[Child]:
         """The TaskDeletions of this very policy: a decided run released, drafts that nobody decides any more gone."""
         policy, run = record.policy, record.status.last_run
-        found = self.children.list(policy.namespace, policy.name)
+        found = self._list_children(record)
         if run is not None and run.phase == "Releasing":  # it was decided, and then the operator stopped
             self._drafting.release(record, found)
-            found = self.children.list(policy.namespace, policy.name)
+            found = self._list_children(record)
         dead = [child for child in found if child.is_draft]
         if dead:
             self._drafting.require_nobodys(record)
             self._drafting.discard(policy.namespace, dead)
         return [child for child in found if child.owner_uid == policy.uid and not child.is_draft]
 
+    def _list_children(self, record: PolicyRecord) -> list[Child]:
+        """Those with the policy's label, and those of its run that somebody took it from: they go on all the same."""
+        policy, run = record.policy, record.status.last_run
+        found = self.children.list(policy.namespace, policy.name)
+        known = {child.name for child in found}
+        named = run.active if run is not None and run.phase in ("Releasing", "Active") else []
+        unlabelled = [self.children.read(policy.namespace, name) for name in named if name not in known]
+        return [*found, *(child for child in unlabelled if child is not None and child.owner_uid == policy.uid)]
+
     def _follow(self, record: PolicyRecord, children: Sequence[Child]) -> None:
         run = record.status.last_run
         is_followed = run is not None and run.phase == "Active"
         if run is not None and is_followed:
-            run = follow(run, [*children, *self._find_unlabelled(record, run, children)], now=record.now)
+            run = follow(run, children, now=record.now)
             record.change(last_run=run)
             self._conclude(record, run)
         record.change(active=sum(child.is_live for child in children))
@@ -133,12 +142,6 @@ class RetentionWorkflow:
         for child in find_surplus(children, record.spec, last_run=last, is_followed=is_followed, now=record.now):
             with suppress(ChildChanged):  # it is looked at again
                 self.children.delete(record.policy.namespace, child)
-
-    def _find_unlabelled(self, record: PolicyRecord, run: Run, children: Sequence[Child]) -> list[Child]:
-        """TaskDeletions of the run that somebody took the label from: they go on all the same."""
-        policy, known = record.policy, {child.name for child in children}
-        named = [self.children.read(policy.namespace, name) for name in run.active if name not in known]
-        return [child for child in named if child is not None and child.owner_uid == policy.uid]
 
     def _conclude(self, record: PolicyRecord, run: Run) -> None:
         if run.phase == "Succeeded":
