@@ -81,11 +81,12 @@ def test_every_reason_is_used() -> None:
     assert sorted(used - CONSTANTS.keys()) == []
 
 
-#: The same words in another vocabulary: types of conditions, and error codes of S3.
+#: The same words in another vocabulary: types of conditions, reasons of a Job's, and error codes of S3.
 HOMONYMS = {
     ("domain/conditions.py", "Accepted"),
     ("workflow/policy_record.py", "Accepted"),
     ("backends/objects/faults.py", "ObjectLocked"),
+    ("domain/job_results.py", "DeadlineExceeded"),
 }
 
 

@@ -6,7 +6,7 @@ anywhere. Both follow no link, remove nothing but non-directories and decide not
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
 from time import monotonic_ns
@@ -71,6 +71,9 @@ class Entries(Protocol[Names]):
     def split(self, names: Names, start: int) -> list[Names]:
         """What the next `remove` would go through, in pieces of a few names."""
 
+    def select(self, names: Names, wanted: Callable[[str], bool]) -> Names:
+        """Those of the `others` of a chunk whose name is wanted."""
+
 
 class NativeEntries:
     """By the native helper."""
@@ -99,6 +102,10 @@ class NativeEntries:
         """See Entries."""
         batch = names[start:].split(_END, _ENTRIES_PER_BATCH)[:-1]
         return [_END.join(piece) + _END for piece in _pieces(batch)]
+
+    def select(self, names: bytes, wanted: Callable[[str], bool]) -> bytes:
+        """See Entries."""
+        return b"".join(name + _END for name in names.split(_END)[:-1] if wanted(os.fsdecode(name)))
 
 
 class PythonEntries:
@@ -152,6 +159,10 @@ class PythonEntries:
     def split(self, names: list[str], start: int) -> list[list[str]]:
         """See Entries."""
         return _pieces(names[start : start + _ENTRIES_PER_BATCH])
+
+    def select(self, names: list[str], wanted: Callable[[str], bool]) -> list[str]:
+        """See Entries."""
+        return [name for name in names if wanted(name)]
 
 
 def _pieces(batch: list[Name]) -> list[list[Name]]:
