@@ -1,6 +1,7 @@
 """`python -m bench`: measures every line of the benchmark table, or those that are named, and prints what it found.
 
-`--write` makes `docs/benchmarks.md`, from a run of all lines only. Exits with 0 where everything ran, whatever was
+`--write` makes `docs/benchmarks.md`, from a run of all lines only; `--resume` goes on where such a run was interrupted.
+Exits with 0 where everything ran, whatever was
 reached; 1 where a contestant did not do its work, or with `--strict` where a target was missed; 2 for bad input.
 """
 
@@ -13,12 +14,14 @@ import traceback
 from collections.abc import Sequence
 
 from bench.discovery import SelectionError, discover, select
+from bench.kept import Kept
 from bench.line import Line
-from bench.machine import ROOT, look_around
+from bench.machine import ROOT, Circumstances, look_around
 from bench.measuring import Result, count_reached, measure
 from bench.report import render_lines, render_page, summarize
 
 PAGE = ROOT / "docs" / "benchmarks.md"
+KEPT = ROOT / ".bench"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,6 +30,9 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.write and chosen.names:
         parser.error("the page is from one run of all lines: leave out the names, or --write")
+    circumstances = look_around(shlex.join(["python", "-m", "bench", *arguments]))
+    if chosen.resume and circumstances.is_dirty:
+        parser.error("--resume keeps the figures of a commit: commit what changed first")
     try:
         lines = select(discover(), chosen.names)
     except SelectionError as problem:
@@ -35,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     if chosen.list:
         print("\n".join(f"{line.name:32} {line.work}" for line in lines))
         return 0
-    return run(lines, chosen, command=shlex.join(["python", "-m", "bench", *arguments]))
+    return run(lines, chosen, circumstances)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="list the lines and measure nothing")
     parser.add_argument("--rounds", type=positive, metavar="N", help="rounds that count, of every line")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}; all lines only")
+    parser.add_argument("--resume", action="store_true", help="measure only what this commit has no figures of yet")
     parser.add_argument("--strict", action="store_true", help="exit with 1 where a target is missed")
     return parser
 
@@ -57,11 +64,11 @@ def positive(text: str) -> int:
     return number
 
 
-def run(lines: Sequence[Line], chosen: argparse.Namespace, *, command: str) -> int:
+def run(lines: Sequence[Line], chosen: argparse.Namespace, circumstances: Circumstances) -> int:
     """Measure these lines and report; returns the exit code."""
-    circumstances = look_around(command)
+    kept = Kept(KEPT, circumstances.commit) if chosen.resume else None
     print("\n".join(f"{word}: {value}" for word, value in circumstances.describe()), flush=True)
-    results = [measure_and_print(line, chosen.rounds) for line in lines]
+    results = [measure_and_print(line, chosen.rounds, kept) for line in lines]
     print(f"\n{summarize(results)}")
     if chosen.write:
         PAGE.write_text(render_page(results, circumstances))
@@ -70,15 +77,24 @@ def run(lines: Sequence[Line], chosen: argparse.Namespace, *, command: str) -> i
     return 1 if missed or any(result.failed for result in results) else 0
 
 
-def measure_and_print(line: Line, rounds: int | None) -> Result:
-    """One line; a contestant that fails ends its line, with a traceback, and not the run."""
-    try:
-        result = measure(line, rounds=rounds, progress=say)
-    except Exception as error:  # noqa: BLE001 - the lines of others are measured all the same, and the exit code says it
-        traceback.print_exc()
-        result = Result(line, not_run=type(error).__name__, failed=True)
+def measure_and_print(line: Line, rounds: int | None, kept: Kept | None) -> Result:
+    """One line, or what is kept of it."""
+    result = kept.find(line) if kept is not None else None
+    if result is None:
+        result = try_to_measure(line, rounds)
+        if kept is not None:
+            kept.keep(result)
     print("\n" + "\n".join(render_lines(result)), flush=True)
     return result
+
+
+def try_to_measure(line: Line, rounds: int | None) -> Result:
+    """One line; a contestant that fails ends its line, with a traceback, and not the run."""
+    try:
+        return measure(line, rounds=rounds, progress=say)
+    except Exception as error:  # noqa: BLE001 - the lines of others are measured all the same, and the exit code says it
+        traceback.print_exc()
+        return Result(line, not_run=type(error).__name__, failed=True)
 
 
 def say(text: str) -> None:

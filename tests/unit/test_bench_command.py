@@ -1,17 +1,19 @@
 """`python -m bench`: which lines run, what is written, how it exits."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import bench.__main__ as command
 from bench.discovery import SelectionError, discover, select
 from bench.line import OURS, Contest, Line
-from bench.machine import find_file_system, find_processor
-from bench.measuring import CannotRunError
+from bench.machine import find_file_system, find_processor, look_around
+from bench.measuring import CannotRunError, Result, measure
 
 
 class Fixed:
@@ -150,6 +152,59 @@ def test_a_page_of_some_lines_is_refused(page: Path, monkeypatch: pytest.MonkeyP
 
     assert refused.value.code == 2
     assert not page.exists()
+
+
+def test_an_interrupted_run_goes_on_with_what_its_commit_has_not_measured(
+    page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(command, "KEPT", tmp_path / "kept")
+    place = replace(look_around("x"), commit="abc", is_dirty=False)
+    monkeypatch.setattr(command, "look_around", lambda line: replace(place, command=line))
+    slow = build_line("slow", 3.0)
+    use(monkeypatch, build_line("fast"), slow)
+    monkeypatch.setattr(command, "measure", interrupted_at(slow, measure))
+    with pytest.raises(KeyboardInterrupt):
+        command.main(["--resume", "--write"])
+    assert not page.exists()
+
+    monkeypatch.undo()
+    monkeypatch.setattr(command, "PAGE", page)
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    monkeypatch.setattr(command, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(command, "look_around", lambda line: replace(place, command=line))
+    use(monkeypatch, build_line("fast", 9.0), slow)  # measured again it would be nine times as slow
+    assert command.main(["--resume", "--write"]) == 0
+    rows = [line for line in page.read_text().splitlines() if line.startswith("|")]
+    assert "| 0.5 s | 1 s |" in rows[2]
+    assert "| 3 s | 1 s |" in rows[3]
+
+    monkeypatch.setattr(command, "look_around", lambda line: replace(place, commit="def", command=line))
+    assert command.main(["--resume", "--write"]) == 0
+    assert "| 9 s | 1 s |" in page.read_text()
+
+
+def interrupted_at(line: Line, usual: Callable[..., Result]) -> Callable[..., Result]:
+    """Somebody presses Ctrl-C when this line is to be measured."""
+
+    def measure_or_stop(wanted: Line, **options: Any) -> Result:
+        if wanted is line:
+            raise KeyboardInterrupt
+        return usual(wanted, **options)
+
+    return measure_or_stop
+
+
+def test_figures_of_changes_that_are_not_committed_are_not_kept(
+    page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(command, "KEPT", tmp_path / "kept")
+    place = replace(look_around("x"), is_dirty=True)
+    monkeypatch.setattr(command, "look_around", lambda line: place)
+    use(monkeypatch, build_line("fast"))
+    with pytest.raises(SystemExit) as refused:
+        command.main(["--resume"])
+    assert refused.value.code == 2
+    assert not (tmp_path / "kept").exists()
 
 
 def test_nothing_is_written_unless_asked_for(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
