@@ -37,7 +37,7 @@ def policy(**spec: Any) -> Manifest:
 # --- what is refused ----------------------------------------------------------------------------------------------
 
 FIVE_FIELDS = "a schedule has five fields (minute, hour, day of month, month, day of week; names such as JAN and MON"
-WITH_UNIT = "a duration is a whole number with its unit, m, h, d or w; write for example 12h or 30d"
+WITH_UNIT = "a duration is a whole number, at least 1, with its unit m, h, d or w; write for example 12h or 30d"
 TOO_LONG = "a duration is at most 3650d"
 NO_CONDITION = "it needs at least one of statuses, olderThan and taskIdPattern"
 GLOB = "a pattern of task ids has letters, digits, '_', '-', '.', and the wildcards * and ?"
@@ -377,7 +377,7 @@ def test_every_field_that_is_set_comes_back_as_it_was_sent(kubectl: Kubectl, sto
 
 def test_the_template_has_every_option_of_a_deletion_but_what_the_run_itself_decides(kubectl: Kubectl) -> None:
     options = {field.alias for field in TaskDeletionSpec.model_fields.values()}
-    decided = {"storeRef", "taskIds", "confirm", "dryRun", "suspend", "tasksCreatedBefore"}
+    decided = {"storeRef", "taskIds", "confirm", "dryRun", "suspend", "tasksCreatedBefore", "statuses"}
     assert FULL["template"].keys() == options - decided
 
 

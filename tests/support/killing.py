@@ -1,4 +1,4 @@
-"""Runs the operator and kills it, as a power cut would, at one named point of its first deletion.
+"""Runs the operator and kills it, as a power cut would, at one named point of its first deletion, or run of a policy.
 
 `python -m tests.support.killing before:rename`: the product is the product's own, only the call that is named here is
 wrapped, and at its first time the process sends itself SIGKILL. Used by the tests as a process, with PYTHONPATH set to
@@ -8,6 +8,7 @@ the root of the repository and to `operator/`.
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from taskdeletion.__main__ import main
@@ -16,10 +17,33 @@ from taskdeletion.backends.objects import Objects
 from taskdeletion.backends.postgres import PostgresCatalog, transactions
 from taskdeletion.backends.postgres import claim as claims
 from taskdeletion.backends.redis import RedisCatalog, RedisKeys, state_records
+from taskdeletion.domain.runs import Child
+from taskdeletion.kube.children import Children
 from taskdeletion.kube.objects import Cluster
 from tests.support.seams import When, always, around, says_claimed, says_deleting, says_ended
 
-#: Each call once per deletion: who has it, its name, and which of its calls is meant.
+
+def says_drafted(_: object, __: object, status: Mapping[str, Any]) -> bool:
+    """For `Cluster.write_status`: the write after which parts of a run may be created."""
+    return "draft" in status
+
+
+def says_phase(phase: str) -> When:
+    """For `Cluster.write_status`: the write that says this of the run of a policy."""
+    return lambda _, __, status: bool(status.get("lastRun", {}).get("phase") == phase)
+
+
+def creates_second(_: object, manifest: Mapping[str, Any]) -> bool:
+    """For `Children.create`: that of the second part."""
+    return str(manifest["metadata"]["name"]).endswith("-2")
+
+
+def releases_second(_: object, __: object, child: Child) -> bool:
+    """For `Children.release`: that of the second part."""
+    return child.name.endswith("-2")
+
+
+#: Each call once per deletion or run: who has it, its name, and which of its calls is meant.
 SEAMS: dict[str, tuple[Any, str, When]] = {
     "first-status": (Cluster, "write_status", says_deleting),
     "rename": (DirectoryRoot, "claim", always),
@@ -36,6 +60,12 @@ SEAMS: dict[str, tuple[Any, str, When]] = {
     "state": (RedisCatalog, "delete_records", always),
     "state-script": (state_records, "remove_states", always),
     "last-status": (Cluster, "write_status", says_ended),
+    "draft": (Cluster, "write_status", says_drafted),
+    "part": (Children, "create", creates_second),
+    "decision": (Cluster, "write_status", says_phase("Releasing")),
+    "release": (Children, "release", releases_second),
+    "released": (Cluster, "write_status", says_phase("Active")),
+    "run-end": (Cluster, "write_status", says_phase("Succeeded")),
 }
 
 

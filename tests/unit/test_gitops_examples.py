@@ -219,4 +219,4 @@ def test_a_shown_policy_can_be_carried_out_and_is_bounded(name: str, found: Obje
     spec = TaskRetentionPolicy.model_validate(found).spec
     assert parse_schedule(spec.schedule, spec.time_zone).next_after(NOW) is not None
     assert all(rule.older_than is not None for rule in spec.rules)
-    assert Retention.of(spec).max_percentage is not None
+    assert Retention.of(spec).max_percentage is not None or spec.limits.max_tasks_per_run <= 500

@@ -94,6 +94,24 @@ def test_an_error_is_logged_and_tried_again_later_and_the_worker_lives(
     assert not workers._failures
 
 
+def test_what_passes_by_itself_is_tried_again_later_and_no_error(
+    queue: WorkQueue[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(workers_module, "choose_backoff", lambda number: 0.001)
+    outcomes, finished = iter([LookupError, None]), threading.Event()
+
+    def reconcile(key: str) -> None:
+        outcome = next(outcomes)
+        if outcome is not None:
+            raise outcome("somebody else wrote first")
+        finished.set()
+
+    with running(Workers(queue, reconcile, count=1, name="test", passing=(LookupError,))):
+        queue.add("a")
+        wait(finished)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
 def test_stop_says_when_work_is_still_going_on(queue: WorkQueue[str]) -> None:
     begun, go_on = threading.Event(), threading.Event()
 

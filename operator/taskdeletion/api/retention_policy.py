@@ -27,8 +27,8 @@ MAX_KEEP_LAST: Final = 100_000
 MAX_NAME_LENGTH: Final = 52
 GLOB_PATTERN: Final = r"^[A-Za-z0-9_.*?-]+$"
 _NO_CONDITION: Final = (
-    "a rule says which tasks it takes: it needs at least one of statuses, olderThan and taskIdPattern. With keepLast"
-    " alone it would take every other task; if that is meant, add taskIdPattern: '*'"
+    "a rule says which tasks it takes: it needs at least one of statuses, olderThan and taskIdPattern. With nothing but"
+    " keepLast it would take every other task; to protect only, add olderThan: 3650d"
 )
 
 
@@ -75,7 +75,8 @@ class Rule(Model):
     )
     keep_last: Annotated[int, Field(ge=1, le=MAX_KEEP_LAST)] | None = Field(
         default=None,
-        description="The newest of the tasks that the rule is about, whatever their age, that no rule may touch.",
+        description="How many of the newest tasks that the rule is about, and that still have files, no rule may touch,"
+        " whatever their age.",
     )
 
     @model_validator(mode="after")

@@ -36,7 +36,9 @@ SCHEDULE_ADVICE: Final = (
     "a schedule has five fields (minute, hour, day of month, month, day of week; names such as JAN and MON in capitals)"
     " or is one of @hourly, @daily, @midnight, @weekly, @monthly, @yearly and @annually; write for example 0 2 * * *"
 )
-_DURATION_ADVICE: Final = "a duration is a whole number with its unit, m, h, d or w; write for example 12h or 30d"
+_DURATION_ADVICE: Final = (
+    "a duration is a whole number, at least 1, with its unit m, h, d or w; write for example 12h or 30d"
+)
 _LONG: Final = "{" + ", ".join(f"'{unit}': {seconds}" for unit, seconds in UNIT_SECONDS.items()) + "}"
 
 Duration = Annotated[

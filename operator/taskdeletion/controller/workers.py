@@ -22,11 +22,23 @@ log = logging.getLogger(__name__)
 
 
 class Workers(Generic[K]):
-    """`count` threads around `reconcile`, which returns the seconds until it wants the key again, or None for done."""
+    """`count` threads around `reconcile`, which returns the seconds until it wants the key again, or None for done.
 
-    def __init__(self, queue: WorkQueue[K], reconcile: Callable[[K], float | None], *, count: int, name: str) -> None:
+    `passing`: exceptions that are no error: somebody else wrote first, the API server is away.
+    """
+
+    def __init__(
+        self,
+        queue: WorkQueue[K],
+        reconcile: Callable[[K], float | None],
+        *,
+        count: int,
+        name: str,
+        passing: tuple[type[Exception], ...] = (),
+    ) -> None:
         self._queue = queue
         self._reconcile = reconcile
+        self._passing = passing
         self._failures: dict[K, int] = {}  # in a row; a key is only ever in the hands of one worker
         self._threads = [
             threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True) for number in range(count)
@@ -62,11 +74,14 @@ class Workers(Generic[K]):
         try:
             delay_seconds = self._reconcile(key)
         # The last boundary before the thread itself: an error nobody foresaw is one key's trouble, not everybody's.
-        except Exception:
+        except Exception as error:
             failures = self._failures.get(key, 0)
             self._failures[key] = failures + 1
             delay_seconds = choose_backoff(failures)
-            log.exception("%s failed; trying again in %.1f s", key, delay_seconds)
+            if isinstance(error, self._passing):
+                log.warning("%s goes on in %.1f s: %s", key, delay_seconds, error)
+            else:
+                log.exception("%s failed; trying again in %.1f s", key, delay_seconds)
         else:
             self._failures.pop(key, None)
         return delay_seconds

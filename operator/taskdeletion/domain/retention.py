@@ -239,7 +239,7 @@ class Selection:
         share = self._free_with_files * 100 / with_files if with_files else 100
         message = (
             f"the rules take {self._free_with_files} of {with_files} tasks that still have files ({share:.1f} %), and"
-            f" limits.maxPercentage is {limit}: nothing goes; correct the rules, or raise the limit for one run"
+            f" limits.maxPercentage is {limit}: nothing goes; correct the rules, or raise the limit if so much is to go"
         )
         return reasons.LIMIT_EXCEEDED, message
 

@@ -3,7 +3,7 @@
 ADR 0012 has the order in which they are created and released.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
@@ -12,6 +12,7 @@ from taskdeletion.api.common import API_VERSION, GROUP, format_time
 from taskdeletion.api.retention_policy import TaskRetentionPolicy, TaskRetentionPolicySpec
 from taskdeletion.api.retention_status import Run
 from taskdeletion.api.task_deletion import MAX_TASK_IDS, TaskDeletion
+from taskdeletion.domain.admission import STAMP, UNKNOWN
 from taskdeletion.domain.retention import Group
 from taskdeletion.domain.sizes import format_size
 
@@ -25,11 +26,12 @@ _TIME_TO_LIVE: Final = "ttlSecondsAfterFinished"
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a run has to know of its policy, beside the spec."""
+    """What a run has to know of its policy, beside the spec. `requested_by`: who wrote it, where that is certain."""
 
     namespace: str
     name: str
     uid: str
+    requested_by: str = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,9 @@ def build_part(
     It has no time to live of its own: the policy removes it (`find_surplus`) once it has seen how it ended.
     """
     template = {name: value for name, value in spec.template.to_api().items() if name != _TIME_TO_LIVE}
+    annotations = {SCHEDULED_ANNOTATION: format_time(scheduled_time), DRAFT_ANNOTATION: draft}
+    if policy.requested_by != UNKNOWN:
+        annotations[STAMP] = policy.requested_by
     owner = {
         "apiVersion": API_VERSION,
         "kind": TaskRetentionPolicy.KIND,
@@ -113,7 +118,7 @@ def build_part(
             "name": name_of(policy, scheduled_time, number),
             "namespace": policy.namespace,
             "labels": {POLICY_LABEL: policy.name, RUN_LABEL: run_of(scheduled_time)},
-            "annotations": {SCHEDULED_ANNOTATION: format_time(scheduled_time), DRAFT_ANNOTATION: draft},
+            "annotations": annotations,
             "ownerReferences": [owner],
         },
         "spec": {
@@ -152,27 +157,23 @@ def follow(run: Run, children: Iterable[Child], *, now: datetime) -> Run:
 
 
 def find_surplus(
-    children: Iterable[Child], spec: TaskRetentionPolicySpec, *, last_run: str, is_followed: bool, now: datetime
+    children: Iterable[Child], spec: TaskRetentionPolicySpec, *, last_run: str, followed: Collection[str], now: datetime
 ) -> list[Child]:
     """Ended TaskDeletions whose time is over, and those that the history limits leave no room for, oldest first.
 
-    The limits leave those of `last_run`. While it `is_followed`, which ends with a status that says how it ended, its
-    own stay in any case.
+    The limits leave those of `last_run`. What is `followed` by name, which ends with a status that says how it all
+    ended, stays in any case.
     """
     limits: Mapping[str, int] = {
         "Complete": spec.successful_deletions_history_limit,
         "Failed": spec.failed_deletions_history_limit,
     }
-    ended = [child for child in children if child.verdict is not None and child.ended_at is not None]
+    ended = [c for c in children if c.verdict is not None and c.ended_at is not None and c.name not in followed]
     surplus = []
     for verdict, limit in limits.items():
         mine = sorted((c for c in ended if c.verdict == verdict), key=lambda c: (c.ended_at, c.name), reverse=True)
         surplus += [child for child in mine[limit:] if child.run != last_run]
-    expired = [
-        child
-        for child in ended
-        if (end := expires_at(child, spec)) is not None and end <= now and not (is_followed and child.run == last_run)
-    ]
+    expired = [child for child in ended if (end := expires_at(child, spec)) is not None and end <= now]
     return list({child.name: child for child in (*expired, *surplus[::-1])}.values())
 
 

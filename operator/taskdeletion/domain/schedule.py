@@ -5,6 +5,7 @@ occurs twice at the first. Where the hour is `*`, what counts are real hours. So
 cron: day of month and day of week both hold where one of them begins with `*`, else either is enough.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,17 @@ _CHANGE: Final = timedelta(hours=3)
 #: How far back the latest time is looked for, step by step, so that neither minutes nor years take long.
 _WINDOWS: Final = tuple(timedelta(days=days) for days in (1 / 24, 1, 32, 366, 9 * 366))
 _MINUTE: Final = timedelta(minutes=1)
+_DATES: Final = ", or dates that never come"
+_STEPPED_RANGE: Final = re.compile(r"([0-9A-Z]+)-([0-9A-Z]+)/")
+_NAMES: Final = {
+    **{name: day for day, name in enumerate(("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"))},
+    **{
+        name: month
+        for month, name in enumerate(
+            ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"), start=1
+        )
+    },
+}
 _SOME_DAY: Final = datetime(2024, 1, 1)  # noqa: DTZ001 - fields are local times
 
 
@@ -90,11 +102,16 @@ def parse_schedule(expression: str, time_zone: str) -> Schedule:
     try:
         zone = ZoneInfo(time_zone)
     except (KeyError, ValueError, OSError):
-        raise ValueError(f"spec.timeZone: {time_zone!r} is not a time zone; write for example Europe/Berlin") from None
+        message = f"spec.timeZone: {time_zone!r} is not a time zone; write it exactly, for example Europe/Berlin"
+        raise ValueError(message) from None
     problem = _find_problem(fields)
     if problem:
         raise ValueError(f"spec.schedule: {expression!r} cannot be used: {problem}; write for example 0 2 * * *")
     return Schedule(fields, zone)
+
+
+def _value(word: str) -> int:
+    return _NAMES[word] if word in _NAMES else int(word)
 
 
 def _find_problem(fields: str) -> str:
@@ -102,6 +119,9 @@ def _find_problem(fields: str) -> str:
     if len(fields.split()) != 5:
         return "it needs five fields"
     try:
-        return "" if next(CronSim(fields, _SOME_DAY), None) is not None else "it never comes"
+        next(CronSim(fields, _SOME_DAY))
     except CronSimError as error:
-        return str(error)
+        return f"{error}{_DATES if 'day-of-month' in str(error) else ''}"
+    if any(_value(first) == _value(last) for first, last in _STEPPED_RANGE.findall(fields)):
+        return "a range of one value has a step"  # CronSim takes 2-2/6 for 2/6
+    return ""

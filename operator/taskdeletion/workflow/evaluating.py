@@ -93,11 +93,16 @@ def _read(spec: TaskRetentionPolicySpec) -> Retention:
 
 
 def _require_terminal(spec: TaskRetentionPolicySpec, terminal: Collection[str], store: str) -> None:
-    for number, rule in enumerate(spec.rules):
-        for status in rule.statuses or ():
-            if status not in terminal:
-                message = (
-                    f"spec.rules[{number}].statuses: {status!r} is no terminal status of TaskStore {store}, which has"
-                    f" {', '.join(sorted(terminal))}; a policy takes finished tasks only"
-                )
-                raise PolicyUnusable(reasons.INVALID_SPEC, message)
+    wrong = [
+        f"spec.rules[{number}].statuses: {status!r}"
+        for number, rule in enumerate(spec.rules)
+        for status in rule.statuses or ()
+        if status not in terminal
+    ]
+    if wrong:
+        are, known = "is no terminal status" if len(wrong) == 1 else "are no terminal statuses", sorted(terminal)
+        message = (
+            f"{', '.join(wrong)} {are} of TaskStore {store}, which has {', '.join(known)}; a policy takes finished"
+            " tasks only"
+        )
+        raise PolicyUnusable(reasons.INVALID_SPEC, message)

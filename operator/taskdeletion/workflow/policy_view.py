@@ -31,12 +31,16 @@ def describe_run(run: Run) -> str:
     """What a run did so far, as a sentence."""
     if not run.created:
         return run.message or "nothing was to be done"
-    text = f"{run.selected} tasks in {run.created} TaskDeletions"
+    text = f"{_many(run.selected, 'task')} in {_many(run.created, 'TaskDeletion')}"
     if run.phase != "Active" or len(run.active) < run.created:
-        text += f": {run.deleted} tasks deleted, {run.failed} not; {run.size_freed} freed"
+        text += f": {_many(run.deleted, 'task')} deleted, {run.failed} not; {run.size_freed} freed"
     if run.at_least:
-        text += "; some TaskDeletions are gone, so it is at least this"
+        text += "; of the TaskDeletions that are gone no more is known"
     return text
+
+
+def _many(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def describe_standing(record: PolicyRecord) -> PolicyView:
@@ -44,7 +48,8 @@ def describe_standing(record: PolicyRecord) -> PolicyView:
     spec, status = record.spec, record.status
     if status.active:
         run = status.last_run
-        what = describe_run(run) if run is not None and run.phase == "Active" else f"{status.active} TaskDeletions"
+        is_current = run is not None and run.phase == "Active"
+        what = describe_run(run) if run is not None and is_current else _many(status.active, "TaskDeletion")
         return PolicyView("fine", reasons.RUN_ACTIVE, f"a run goes on: {what}")
     trouble = _find_trouble(status, record.live.generation)
     if trouble is not None:

@@ -131,15 +131,16 @@ class RetentionWorkflow:
         return [*found, *(child for child in unlabelled if child is not None and child.owner_uid == policy.uid)]
 
     def _follow(self, record: PolicyRecord, children: Sequence[Child]) -> None:
-        run = record.status.last_run
-        is_followed = run is not None and run.phase == "Active"
-        if run is not None and is_followed:
+        run, followed = record.status.last_run, frozenset[str]()
+        if run is not None and run.phase == "Active":
+            label = run_of(run.scheduled_time)
+            followed = frozenset(run.active).union(child.name for child in children if child.run == label)
             run = follow(run, children, now=record.now)
             record.change(last_run=run)
             self._conclude(record, run)
         record.change(active=sum(child.is_live for child in children))
         last = run_of(run.scheduled_time) if run is not None else ""
-        for child in find_surplus(children, record.spec, last_run=last, is_followed=is_followed, now=record.now):
+        for child in find_surplus(children, record.spec, last_run=last, followed=followed, now=record.now):
             with suppress(ChildChanged):  # it is looked at again
                 self.children.delete(record.policy.namespace, child)
 
