@@ -50,12 +50,13 @@ format: $(STAMP) ## Format the code
 	$(VENV)/bin/ruff format .
 
 .PHONY: generate
-generate: $(STAMP) ## Write what is generated from the models: CRDs, the chart's copy, the API reference
+generate: $(STAMP) ## Write what is generated: CRDs, the chart's copy, the API reference, the tables of metrics
 	$(PYTHON) -m taskdeletion crds --write .
+	$(PYTHON) -m dev.metrics_docs
 
 .PHONY: verify
 verify: generate ## Generate, then fail if that changed anything
-	git diff --exit-code -- crds charts docs/api.md
+	git diff --exit-code -- crds charts docs/api.md docs/metrics.md
 	$(PYTHON) -m taskdeletion crds --check .
 
 .PHONY: bench

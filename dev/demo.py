@@ -105,6 +105,7 @@ def operator_environment(stack: Stack) -> dict[str, str]:
         "TASKDELETION_VOLUMES_ROOT": str(stack.volumes_root),
         "TASKDELETION_REQUIRE_MOUNT": "false",
         "TASKDELETION_HEALTH_ADDRESS": "127.0.0.1:0",
+        "TASKDELETION_METRICS_ADDRESS": "127.0.0.1:0",
         "TASKDELETION_PROBE_INTERVAL_SECONDS": "10",
     }
 

@@ -91,6 +91,7 @@ class GoInstall:
     program: str
     package: str
     minutes: int
+    tags: str = ""
 
     def plan(self, _: Cache) -> str:
         return f"building it from {self.package}, once, about {self.minutes} minutes"
@@ -98,7 +99,7 @@ class GoInstall:
     def fill(self, directory: Path, bench: Workbench) -> None:
         go = self.find_go(bench)
         elapsed = Elapsed(f"building {self.package} (once, about {self.minutes} minutes)", bench.progress)
-        flags = ["-trimpath", "-ldflags", "-s -w"]
+        flags = ["-trimpath", "-ldflags", "-s -w", "-tags", self.tags]
         command: list[str | Path] = [go, "install", *flags, f"{self.package}@{self.version}"]
         environment = build_environment(go) | {"GOBIN": str(directory), "GOFLAGS": ""}
         run_for_origin(bench, f"go-install-{self.program}", command, elapsed=elapsed, env=environment)
@@ -184,12 +185,15 @@ def render_chart(
     namespace: str = "default",
     release: str = RELEASE,
     templates: Sequence[str] = (),
+    api_versions: Sequence[str] = (),
 ) -> str:
     """The manifests of a release with these values, as YAML documents; ChartError when Helm refuses them.
 
-    `templates` keeps only those files of the chart, such as `templates/rbac.yaml`.
+    `templates` keeps only those files of the chart, such as `templates/rbac.yaml`. `api_versions`: what the cluster
+    serves beside what every one does.
     """
     options = ["--namespace", namespace, "--kube-version", KUBERNETES_VERSION, "--values", "-"]
+    options += [option for served in api_versions for option in ("--api-versions", served)]
     only = [option for template in templates for option in ("--show-only", template)]
     return run_helm(["template", release, CHART, *options, *only], stdin=json.dumps(values))
 

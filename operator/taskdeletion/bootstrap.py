@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -26,12 +27,17 @@ from taskdeletion.controller.workers import Workers
 from taskdeletion.domain.conditions import is_terminal
 from taskdeletion.domain.election import Timing
 from taskdeletion.domain.leadership import ALONE, NotLeading
+from taskdeletion.kube.admission import read_installed
 from taskdeletion.kube.children import Children
-from taskdeletion.kube.client import KubeForbidden, KubeUnavailable, connect
+from taskdeletion.kube.client import Api, KubeForbidden, KubeUnavailable, connect
 from taskdeletion.kube.lease import LeaseObject
-from taskdeletion.kube.objects import Cluster, Key, LiveObject
+from taskdeletion.kube.objects import Cluster, Key, LiveObject, StatusConflict
+from taskdeletion.observe import families
 from taskdeletion.observe.health import HealthServer
+from taskdeletion.observe.metrics import CONTENT_TYPE, Metrics
+from taskdeletion.observe.serving import Page, PageServer
 from taskdeletion.settings import Settings
+from taskdeletion.workflow.admission import Admission
 from taskdeletion.workflow.deletion import DeletionWorkflow
 from taskdeletion.workflow.intake import Intake, lane_of
 from taskdeletion.workflow.ownership import Ownership
@@ -43,6 +49,8 @@ from taskdeletion.workflow.sweep import Sweep
 
 HEARTBEAT_LIMIT_SECONDS = 60.0
 EVENT_FLUSH_SECONDS = 2.0
+#: What is no error of a look: the API server is away or refuses, or somebody else wrote first.
+PASSING = (KubeUnavailable, KubeForbidden, StatusConflict)
 log = logging.getLogger(__name__)
 
 
@@ -60,30 +68,71 @@ class Services:
         self._beat_at = time.monotonic()
         self._candidacy = build_candidacy(settings) if settings.leader_election else None
         leadership = self._candidacy.tenure if self._candidacy is not None else ALONE
-        self._api = connect(pool_size=settings.workers + settings.store_threads + 4, leadership=leadership)
+        self._metrics = Metrics()
+        pool_size = settings.workers + settings.store_threads + 4
+        self._api = connect(pool_size=pool_size, leadership=leadership, watcher=self._metrics.api_request)
         self._cluster = Cluster(self._api, settings.namespaces)
         self._queue: WorkQueue[Key] = WorkQueue(lane_limit=settings.store_threads)
         self._ownership = Ownership(self._queue.add)
         self._stores = Stores(self._cluster, settings, leadership=leadership)
         self._intake = Intake(self._queue.add, self._queue.add_after)
+        admission = build_admission(self._api, settings)
         self._deletions = DeletionWorkflow(
-            self._cluster, self._stores, self._ownership, self._stopping, leadership=leadership
+            self._cluster,
+            self._stores,
+            self._ownership,
+            self._stopping,
+            leadership=leadership,
+            admission=admission,
+            metrics=self._metrics,
         )
         sweep = Sweep(self._cluster, self._stores, self._ownership)
         self._store_workflow = StoreWorkflow(
-            self._cluster, self._stores, self._ownership, sweep, self._queue.add, settings.probe_interval_seconds
+            self._cluster,
+            self._stores,
+            self._ownership,
+            sweep,
+            self._queue.add,
+            settings.probe_interval_seconds,
+            metrics=self._metrics,
         )
         self._retention = RetentionWorkflow(
-            self._cluster, Children(self._api), self._stores, self._ownership, self._stopping
+            self._cluster,
+            Children(self._api),
+            self._stores,
+            self._ownership,
+            self._stopping,
+            admission=admission,
+            metrics=self._metrics,
         )
-        self._workers = Workers(self._queue, self._reconcile, count=settings.workers, name="worker")
+        self._workers = Workers(self._queue, self._reconcile, count=settings.workers, name="worker", passing=PASSING)
         self._resync = threading.Thread(target=self._resync_often, name="resync", daemon=True)
         self._health = self._build_health()
+        self._exposition = self._build_exposition()
 
     def _build_health(self) -> HealthServer | None:
         if self.settings.health_address is None:
             return None
         return HealthServer(self.settings.health_address, self._find_dead, self._find_unready)
+
+    def _build_exposition(self) -> PageServer | None:
+        if self.settings.metrics_address is None:
+            return None
+        metrics, queue = self._metrics, self._queue
+        metrics.watch_process(version("task-deletion-operator"))
+        metrics.watch(families.LEADER, lambda: float(not self._is_standing_by))
+        metrics.watch(families.WORKERS, lambda: float(self.settings.workers))
+        metrics.watch(families.BUSY_WORKERS, lambda: float(queue.depth().processing))
+        metrics.watch(families.QUEUE_DEPTH, lambda: float(queue.depth().ready), "ready")
+        metrics.watch(families.QUEUE_DEPTH, lambda: float(queue.depth().delayed), "delayed")
+        metrics.watch(families.QUEUE_SECONDS, queue.oldest_seconds)
+        pages = {"/metrics": lambda: Page(200, metrics.expose(), CONTENT_TYPE)}
+        return PageServer(self.settings.metrics_address, pages, name="metrics")
+
+    @property
+    def metrics_port(self) -> int | None:
+        """Where metrics are served, once started."""
+        return self._exposition.port if self._exposition is not None else None
 
     @property
     def health_port(self) -> int | None:
@@ -92,7 +141,7 @@ class Services:
 
     def wait_to_lead(self) -> bool:
         """Stand by until this process leads; False where it was withdrawn. True at once where it is alone."""
-        self._start_health()
+        self._start_servers()
         if self._candidacy is None:
             return True
         log.info("stands by: lease %s in namespace %s", self.settings.lease_name, self.settings.lease_namespace)
@@ -116,18 +165,20 @@ class Services:
         """Start everything. Work begins only when every request is known: who owns which task depends on it."""
         if self._is_standing_by:
             raise NotLeading("leader election is on: wait_to_lead comes first")
-        self._start_health()
+        self._start_servers()
         self._seed()
         self._workers.start()
         self._has_workers = True
         self._resync.start()
         self._is_working = True
         served = ", ".join(self.settings.namespaces) or "all namespaces"
-        log.info("version %s serves %s; health on port %s", version("task-deletion-operator"), served, self.health_port)
+        ports = f"health on port {self.health_port}, metrics on port {self.metrics_port}"
+        log.info("version %s serves %s; %s", version("task-deletion-operator"), served, ports)
 
-    def _start_health(self) -> None:
-        if self._health is not None and not self._health.is_started:
-            self._health.start()
+    def _start_servers(self) -> None:
+        for server in (self._health, self._exposition):
+            if server is not None and not server.is_started:
+                server.start()
 
     def stop(self) -> bool:
         """Stop at the next boundary; False when some work did not end in `shutdown_seconds`. Idempotent."""
@@ -137,8 +188,9 @@ class Services:
         if ended:
             self._stores.close()
             self._api.close()
-        if self._health is not None:
-            self._health.stop()
+        for server in (self._health, self._exposition):
+            if server is not None:
+                server.stop()
         return ended
 
     def notice(self, kind: str, event: str | None, body: Mapping[str, Any]) -> None:
@@ -150,6 +202,10 @@ class Services:
         self._beat_at = time.monotonic()
 
     def _reconcile(self, key: Key) -> float | None:
+        with self._metrics.look(key.kind, PASSING):
+            return self._look(key)
+
+    def _look(self, key: Key) -> float | None:
         if key.kind == TaskStore.KIND:
             return self._store_workflow.reconcile(key) if not self._stopping.is_set() else None
         if key.kind == TaskRetentionPolicy.KIND:
@@ -162,6 +218,7 @@ class Services:
 
     def _observe(self, live: LiveObject) -> None:
         if says_ended(live.status):  # most have, and reading all of their tasks takes long
+            self._metrics.recall_end(live.key.namespace, live.spec, live.status)
             return
         try:
             spec = TaskDeletionSpec.model_validate(live.spec)
@@ -171,6 +228,8 @@ class Services:
         if not live.deleting and not is_terminal(status.conditions or []):
             self._ownership.observe(build_standing(live, status.tasks or [], spec))
             self._deletions.recall(live, time.monotonic())
+            phase = live.status.get("phase")
+            self._metrics.present.note_request(live.key.namespace, live.key.name, phase=phase, waits_for=None)
 
     def _resync_often(self) -> None:
         while not self._stopping.wait(self.settings.resync_seconds):
@@ -219,6 +278,14 @@ class Services:
         if self._candidacy is not None and self._is_standing_by:
             return self._candidacy.find_problem()
         return None if self._is_working else "not every TaskDeletion is known yet"
+
+
+def build_admission(api: Api, settings: Settings) -> Admission | None:
+    """What has to be in force before the operator does what it guards; None where nobody asked for that."""
+    if not settings.admission_policy:
+        return None
+    name = settings.admission_policy
+    return Admission(name, settings.admission_digest, partial(read_installed, api, name))
 
 
 def build_candidacy(settings: Settings) -> Candidacy:

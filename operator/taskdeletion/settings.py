@@ -47,6 +47,8 @@ class Settings:
     object_batches: int = 32
     #: Host and port of the health server; port 0: any; None: no health server.
     health_address: tuple[str, int] | None = ("0.0.0.0", 8080)  # noqa: S104 - probes come from the node
+    #: Host and port of the metrics; port 0: any; None: they are not served.
+    metrics_address: tuple[str, int] | None = ("0.0.0.0", 8081)  # noqa: S104 - Prometheus comes from another pod
     log_level: str = "info"
     log_format: Literal["json", "text"] = "json"
     probe_interval_seconds: float = 60
@@ -54,6 +56,11 @@ class Settings:
     resync_seconds: float = 600
     #: How long a shutdown waits for the work at hand.
     shutdown_seconds: float = 20
+    #: Name of the ValidatingAdmissionPolicy, and of its binding, that has to be in force for what it guards (ADR 0016);
+    #: "": none was asked for.
+    admission_policy: str = ""
+    #: What policy and binding have to be, as SHA-256 (`domain.admission`).
+    admission_digest: str = ""
     #: Whether several processes elect one that works (ADR 0013); else this one works, and has to be the only one.
     leader_election: bool = False
     #: Where their Lease is; needed for the election.
@@ -74,6 +81,8 @@ class Settings:
             raise SettingsError(
                 f"{PREFIX}LEADER_ELECTION=true needs {PREFIX}LEASE_NAMESPACE: the namespace that the operator runs in"
             )
+        if bool(settings.admission_policy) != bool(settings.admission_digest):
+            raise SettingsError(f"{PREFIX}ADMISSION_POLICY and {PREFIX}ADMISSION_DIGEST go together: set both, or none")
         return settings
 
 
@@ -120,6 +129,16 @@ def _namespace(text: str) -> str:
 def _object_name(text: str) -> str:
     if len(text) > 253 or OBJECT_NAME.fullmatch(text) is None:
         raise ValueError("write the name of an object: lower-case letters, digits, '-' and '.'")
+    return text
+
+
+def _optional_name(text: str) -> str:
+    return _object_name(text) if text else ""
+
+
+def _optional_digest(text: str) -> str:
+    if text and re.fullmatch(r"[0-9a-f]{64}", text) is None:
+        raise ValueError("write a SHA-256 in 64 hexadecimal digits, in lower case")
     return text
 
 
@@ -183,11 +202,14 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     PREFIX + "DIRECTORY_HELPERS": _integer(0, 1024),
     PREFIX + "OBJECT_BATCHES": _integer(1, 1024),
     PREFIX + "HEALTH_ADDRESS": _address,
+    PREFIX + "METRICS_ADDRESS": _address,
     PREFIX + "LOG_LEVEL": _one_of("debug", "info", "warning", "error"),
     PREFIX + "LOG_FORMAT": _one_of("json", "text"),
     PREFIX + "PROBE_INTERVAL_SECONDS": _seconds(1, 86_400),
     PREFIX + "RESYNC_SECONDS": _seconds(1, 86_400),
     PREFIX + "SHUTDOWN_SECONDS": _seconds(0, 3_600),
+    PREFIX + "ADMISSION_POLICY": _optional_name,
+    PREFIX + "ADMISSION_DIGEST": _optional_digest,
     PREFIX + "LEADER_ELECTION": _boolean,
     PREFIX + "LEASE_NAMESPACE": _namespace,
     PREFIX + "LEASE_NAME": _object_name,

@@ -22,6 +22,7 @@ import yaml
 from dev.helm import CHART, RBAC_TEMPLATES, ChartError, find_helm, render_chart, rendered_rbac, run_helm
 from dev.stack import Stack
 from taskdeletion.api.crd import render_chart_templates
+from taskdeletion.domain.admission import digest_of
 from taskdeletion.settings import PREFIX, Settings
 
 Manifest = dict[str, Any]
@@ -29,7 +30,10 @@ Manifest = dict[str, Any]
 INSTALL = CHART.parents[1] / "docs" / "install.md"
 
 RULES = {
-    ("datapipeline.dev", "taskdeletions"): {"get", "list", "watch", "create", "patch", "delete"},
+    ("datapipeline.dev", "taskdeletions"): {
+        *("get", "list", "watch", "create", "patch", "delete"),
+        *("force", "delete-records"),
+    },
     ("datapipeline.dev", "taskdeletions/status"): {"get", "patch"},
     ("datapipeline.dev", "taskretentionpolicies"): {"get", "list", "watch"},
     ("datapipeline.dev", "taskretentionpolicies/status"): {"get", "patch"},
@@ -48,6 +52,25 @@ LEADER_RULES = [
     {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
 ]
 LEADER = "task-deletion-operator-leader"
+ADMISSION = "ops-task-deletion-operator-admission"
+ADMISSION_RULES = [
+    {
+        "apiGroups": ["admissionregistration.k8s.io"],
+        "resources": ["validatingadmissionpolicies", "validatingadmissionpolicybindings"],
+        "resourceNames": ["ops-task-deletion-operator"],
+        "verbs": ["get"],
+    }
+]
+#: The roles for people, and to which of Kubernetes' own each is added.
+USER_ROLES = {
+    "viewer": "view",
+    "requester": "edit",
+    "policy-author": "admin",
+    "store-admin": "",
+    "force": "",
+    "delete-records": "",
+}
+STAMPING = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
 ALONE = {"replicas": 1, "leaderElection": {"enabled": False}}
 TWO_NAMESPACES = {"watchNamespaces": ["team-a", "team-b"]}
 TWO_CLAIMS = {"volumes": {"claims": ["training-data", "archive.2025"]}}
@@ -92,8 +115,19 @@ def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
 
 
 def of_work(manifests: list[Manifest], kind: str) -> list[Manifest]:
-    """The roles or bindings for the work itself, without those of leader election."""
-    return [manifest for manifest in of_kind(manifests, kind) if manifest["metadata"]["name"] != LEADER]
+    """The roles or bindings for the work itself, without those of leader election, admission, and for people."""
+    return [
+        manifest
+        for manifest in of_kind(manifests, kind)
+        if manifest["metadata"]["name"] == "ops-task-deletion-operator"
+    ]
+
+
+def of_users(manifests: list[Manifest]) -> dict[str, Manifest]:
+    """The roles for people, by what the name of each ends with."""
+    prefix = "ops-task-deletion-operator-"
+    roles = {role["metadata"]["name"].removeprefix(prefix): role for role in of_kind(manifests, "ClusterRole")}
+    return {name: role for name, role in roles.items() if name in USER_ROLES}
 
 
 def deployment_spec(values: Manifest) -> Manifest:
@@ -204,8 +238,8 @@ def pod_from(template: Manifest, namespace: str) -> Manifest:
 
 def test_cluster_wide_the_operator_may_do_what_is_listed_and_nothing_else() -> None:
     manifests = rendered({})
-    (role,) = of_kind(manifests, "ClusterRole")
-    (binding,) = of_kind(manifests, "ClusterRoleBinding")
+    (role,) = of_work(manifests, "ClusterRole")
+    (binding,) = of_work(manifests, "ClusterRoleBinding")
     assert granted(role) == RULES
     assert set(keys_of(role["rules"])) == {"apiGroups", "resources", "verbs"}
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
@@ -215,7 +249,7 @@ def test_cluster_wide_the_operator_may_do_what_is_listed_and_nothing_else() -> N
 
 def test_the_documentation_lists_the_rules() -> None:
     rows = re.findall(
-        r"^\| (`datapipeline.dev`|\(core\)) \| `(\S+)` \| ([a-z, ]+) \|", INSTALL.read_text(), re.MULTILINE
+        r"^\| (`datapipeline.dev`|\(core\)) \| `(\S+)` \| ([a-z, -]+) \|", INSTALL.read_text(), re.MULTILINE
     )
     documented: dict[tuple[str, str], set[str]] = {}
     for group, resource, verbs in rows:
@@ -231,8 +265,8 @@ def test_with_watched_namespaces_the_same_rules_hold_only_there() -> None:
     assert [binding["metadata"]["namespace"] for binding in bindings] == ["team-a", "team-b"]
     assert [granted(role) for role in roles] == [RULES, RULES]
     assert {binding["roleRef"]["kind"] for binding in bindings} == {"Role"}
-    assert not of_kind(manifests, "ClusterRole")
-    assert not of_kind(manifests, "ClusterRoleBinding")
+    assert not of_work(manifests, "ClusterRole")
+    assert [binding["metadata"]["name"] for binding in of_kind(manifests, "ClusterRoleBinding")] == [ADMISSION]
 
 
 @pytest.mark.parametrize("values", [{}, TWO_NAMESPACES], ids=["cluster-wide", "namespaced"])
@@ -249,7 +283,7 @@ def test_every_binding_names_the_account_of_the_pod(values: Manifest) -> None:
 @pytest.mark.parametrize("mode", [{}, TWO_NAMESPACES], ids=["cluster-wide", "namespaced"])
 def test_named_secrets_are_the_only_ones_that_can_be_read(mode: Manifest) -> None:
     manifests = rendered({**mode, "rbac": {"secretNames": ["pipeline-db", "pipeline-redis"]}})
-    for role in of_work(manifests, "Role") + of_kind(manifests, "ClusterRole"):
+    for role in of_work(manifests, "Role") + of_work(manifests, "ClusterRole"):
         assert granted(role) == RULES
         named = {tuple(rule["resources"]): rule["resourceNames"] for rule in role["rules"] if "resourceNames" in rule}
         assert named == {("secrets",): ["pipeline-db", "pipeline-redis"]}
@@ -274,15 +308,16 @@ def test_a_server_grants_the_account_its_rules_in_a_watched_namespace_only(stack
 
 def test_without_rbac_only_the_account_is_created() -> None:
     kinds = {manifest["kind"] for manifest in rendered({"rbac": {"create": False}, "crds": {"install": False}})}
-    assert kinds == {"ServiceAccount", "Deployment", "PodDisruptionBudget"}
+    admission = {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+    assert kinds == {"ServiceAccount", "Deployment", "Service", "PodDisruptionBudget"} | admission
 
 
 def test_an_account_of_somebody_else_is_used_and_not_created() -> None:
     values = {"serviceAccount": {"create": False, "name": "theirs"}}
     manifests = rendered(values)
-    (binding,) = of_kind(manifests, "ClusterRoleBinding")
+    bindings = of_kind(manifests, "ClusterRoleBinding")
     assert not of_kind(manifests, "ServiceAccount")
-    assert binding["subjects"][0]["name"] == "theirs"
+    assert [binding["subjects"][0]["name"] for binding in bindings] == ["theirs", "theirs"]
     assert pod_template(values)["spec"]["serviceAccountName"] == "theirs"
 
 
@@ -312,6 +347,117 @@ def test_the_owner_of_files_on_volumes_is_never_changed(values: Manifest) -> Non
 def test_user_and_groups_on_the_volumes_can_be_chosen() -> None:
     context = pod_template(EVERYTHING)["spec"]["securityContext"]
     assert (context["runAsUser"], context["runAsGroup"], context["supplementalGroups"]) == (1000660000, 0, [1000, 2000])
+
+
+# --- people, and what they may ask for --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values", [{}, TWO_NAMESPACES], ids=["cluster-wide", "namespaced"])
+def test_roles_for_people_are_bound_to_nobody(values: Manifest) -> None:
+    manifests = rendered(values)
+    assert of_users(manifests).keys() == USER_ROLES.keys()
+    bound = {
+        one["roleRef"]["name"] for kind in ("RoleBinding", "ClusterRoleBinding") for one in of_kind(manifests, kind)
+    }
+    assert bound == {LEADER, "ops-task-deletion-operator", ADMISSION}
+
+
+def aggregated(role: Manifest) -> list[str]:
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    labels: dict[str, str] = role["metadata"]["labels"]
+    return [
+        label.removeprefix(prefix) for label, value in labels.items() if label.startswith(prefix) and value == "true"
+    ]
+
+
+def test_roles_for_people_are_added_to_those_of_kubernetes() -> None:
+    found = {name: aggregated(role) for name, role in of_users(rendered({})).items()}
+    assert found == {name: [target] if target else [] for name, target in USER_ROLES.items()}
+
+
+def test_where_roles_for_people_are_added_can_be_chosen() -> None:
+    keys = ("viewer", "requester", "policyAuthor", "storeAdmin", "force", "deleteRecords")
+    nowhere = of_users(rendered({"rbac": {"aggregate": dict.fromkeys(keys, "")}}))
+    assert {name: aggregated(role) for name, role in nowhere.items()} == {role: [] for role in USER_ROLES}
+    admins = of_users(rendered({"rbac": {"aggregate": dict.fromkeys(keys, "admin")}}))
+    assert {name: aggregated(role) for name, role in admins.items()} == {role: ["admin"] for role in USER_ROLES}
+
+
+def test_only_the_role_for_it_may_edit_stores() -> None:
+    writers = {
+        name
+        for name, role in of_users(rendered({})).items()
+        for rule in role["rules"]
+        if "taskstores" in rule["resources"] and set(rule["verbs"]) - {"get", "list", "watch"}
+    }
+    assert writers == {"store-admin"}
+
+
+def test_roles_for_people_can_be_left_to_somebody_else() -> None:
+    manifests = rendered({"rbac": {"userRoles": False}})
+    assert not of_users(manifests)
+    (asking,) = of_kind(manifests, "ValidatingAdmissionPolicy")
+    messages = [validation["messageExpression"] for validation in asking["spec"]["validations"]]
+    assert sum("for a role with that verb" in message for message in messages) == 2
+    assert not any("ClusterRole" in message for message in messages)
+
+
+@pytest.mark.parametrize("values", [{}, TWO_NAMESPACES], ids=["cluster-wide", "namespaced"])
+def test_the_operator_may_see_its_own_admission_policy_and_no_other(values: Manifest) -> None:
+    manifests = rendered(values)
+    (role,) = [one for one in of_kind(manifests, "ClusterRole") if one["metadata"]["name"] == ADMISSION]
+    assert role["rules"] == ADMISSION_RULES
+    for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"):
+        (only,) = of_kind(manifests, kind)
+        assert only["metadata"]["name"] == environment(values)["TASKDELETION_ADMISSION_POLICY"]
+        assert only["metadata"]["name"] in role["rules"][0]["resourceNames"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param({}, id="defaults"),
+        pytest.param(TWO_NAMESPACES, id="namespaced"),
+        pytest.param({"rbac": {"userRoles": False}}, id="no roles for people"),
+        pytest.param({"serviceAccount": {"create": False, "name": "theirs"}}, id="another account"),
+    ],
+)
+def test_the_operator_is_told_exactly_what_was_rendered(values: Manifest) -> None:
+    manifests = rendered(values)
+    (asking,) = of_kind(manifests, "ValidatingAdmissionPolicy")
+    (binding,) = of_kind(manifests, "ValidatingAdmissionPolicyBinding")
+    assert environment(values)["TASKDELETION_ADMISSION_DIGEST"] == digest_of(asking["spec"], binding["spec"])
+
+
+def test_in_watched_namespaces_only_those_are_asked_about() -> None:
+    (asking,) = of_kind(rendered(TWO_NAMESPACES), "ValidatingAdmissionPolicy")
+    (requirement,) = asking["spec"]["matchConstraints"]["namespaceSelector"]["matchExpressions"]
+    assert (requirement["key"], requirement["operator"]) == ("kubernetes.io/metadata.name", "In")
+    assert requirement["values"] == TWO_NAMESPACES["watchNamespaces"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "served", "is_stamped"),
+    [
+        ("auto", [], False),
+        ("auto", [STAMPING], True),
+        ("always", [], True),
+        ("never", [STAMPING], False),
+    ],
+)
+def test_who_asks_is_written_down_where_the_server_can(wanted: str, served: list[str], is_stamped: bool) -> None:
+    text = render_chart({"admission": {"stampRequester": wanted}}, namespace="ops", api_versions=served)
+    found = of_kind(parse(text), "MutatingAdmissionPolicy") + of_kind(parse(text), "MutatingAdmissionPolicyBinding")
+    assert [bool(one) for one in found] == [True, True] * is_stamped
+
+
+def test_without_admission_nothing_of_it_is_there() -> None:
+    values = {"admission": {"enabled": False, "stampRequester": "always"}}
+    manifests = rendered(values)
+    assert not [one for one in manifests if "Admission" in one["kind"]]
+    assert ADMISSION not in [one["metadata"]["name"] for one in of_kind(manifests, "ClusterRole")]
+    settings = Settings.from_environment(environment(values))
+    assert (settings.admission_policy, settings.admission_digest) == ("", "")
 
 
 # --- more than one ----------------------------------------------------------------------------------------------------
@@ -461,7 +607,13 @@ def test_chart_and_operator_know_the_same_settings() -> None:
 def test_the_defaults_of_the_chart_are_those_of_the_operator() -> None:
     found = Settings.from_environment(environment({}))
     # Beside the chart one process is all there is.
-    assert found == dataclasses.replace(Settings(), leader_election=True, lease_namespace="ops")
+    assert found == dataclasses.replace(
+        Settings(),
+        leader_election=True,
+        lease_namespace="ops",
+        admission_policy="ops-task-deletion-operator",
+        admission_digest=found.admission_digest,
+    )
 
 
 def test_the_operator_reads_the_settings_of_the_values() -> None:
@@ -502,7 +654,7 @@ def test_probes_ask_the_port_that_the_operator_serves() -> None:
     operator = container({})
     address = Settings.from_environment(environment({})).health_address
     assert address is not None
-    assert [port["containerPort"] for port in operator["ports"]] == [address[1]]
+    assert [port["containerPort"] for port in operator["ports"] if port["name"] == "health"] == [address[1]]
     assert operator["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": operator["ports"][0]["name"]}
     assert operator["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": operator["ports"][0]["name"]}
 
@@ -521,7 +673,9 @@ def test_crds_can_be_left_to_somebody_else() -> None:
 
 def test_names_made_of_digits_stay_names() -> None:
     manifests = parse(render_chart({"watchNamespaces": ["123"]}, namespace="456", templates=RBAC_TEMPLATES))
-    assert {manifest["metadata"]["namespace"] for manifest in manifests} == {"123", "456"}
+    cluster_wide = ("ClusterRole", "ClusterRoleBinding")
+    found = {one["metadata"]["namespace"] for one in manifests if one["kind"] not in cluster_wide}
+    assert found == {"123", "456"}
 
 
 @pytest.mark.parametrize(
@@ -558,6 +712,8 @@ def test_names_made_of_digits_stay_names() -> None:
         pytest.param({"settings": {"workers": None}}, "/settings", id="a setting taken away"),
         pytest.param({"settings": {"logLevel": "trace"}}, "/settings/logLevel", id="an unknown level"),
         pytest.param({"runAsUser": 0}, "/runAsUser", id="root"),
+        pytest.param({"rbac": {"aggregate": {"storeAdmin": "edit"}}}, "/storeAdmin", id="stores for every editor"),
+        pytest.param({"admission": {"stampRequester": True}}, "/admission/stampRequester", id="a boolean for a word"),
         pytest.param({"serviceAccount": {"create": False}}, "/serviceAccount/name", id="no account at all"),
         pytest.param({"podAnnotations": {"a": 1}}, "/podAnnotations/a", id="an annotation that is a number"),
         pytest.param({"resources": {"limit": {}}}, "/resources", id="misspelt limits"),

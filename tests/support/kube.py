@@ -23,12 +23,13 @@ GROUP_PATH = "/apis/datapipeline.dev/v1beta1"
 class Kube:
     """The admin's hands on the test cluster."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, *, token: str = "") -> None:
+        """`token`: to log in with where that is not the admin's."""
         self.stack = stack
         configuration = Configuration()
         configuration.host = stack.kubernetes.url
         configuration.ssl_ca_cert = str(stack.kubernetes.ca_file)
-        configuration.api_key = {"BearerToken": f"Bearer {stack.kubernetes.admin_token}"}
+        configuration.api_key = {"BearerToken": f"Bearer {token or stack.kubernetes.admin_token}"}
         configuration.connection_pool_maxsize = 16
         self.api = Api(ApiClient(configuration))
 
@@ -139,6 +140,7 @@ def operator_environment(stack: Stack, kubeconfig: Path | None = None, **setting
         "TASKDELETION_VOLUMES_ROOT": str(stack.volumes_root),
         "TASKDELETION_REQUIRE_MOUNT": "false",
         "TASKDELETION_HEALTH_ADDRESS": "127.0.0.1:0",
+        "TASKDELETION_METRICS_ADDRESS": "127.0.0.1:0",
         "TASKDELETION_LOG_FORMAT": "text",
         "TASKDELETION_PROBE_INTERVAL_SECONDS": "2",
         **settings,

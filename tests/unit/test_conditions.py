@@ -8,7 +8,7 @@ import pytest
 
 from taskdeletion.api import reasons
 from taskdeletion.api.common import Condition
-from taskdeletion.domain.conditions import MESSAGE_LIMIT, Stage, View, build_conditions, is_terminal
+from taskdeletion.domain.conditions import MESSAGE_LIMIT, Stage, View, build_conditions, find_end_reason, is_terminal
 
 NOW = datetime(2025, 7, 2, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
@@ -90,6 +90,13 @@ def test_kstatus_sees_reconciling_and_stalled_only_while_they_are_true(stage: St
     assert found.get("Stalled", "True") == "True"
     assert not {"Reconciling", "Stalled"} <= found.keys()
     assert not (found["Ready"] == "True" and {"Reconciling", "Stalled"} & found.keys())
+
+
+@every_stage
+def test_only_a_request_that_has_ended_has_a_reason_of_its_end(stage: Stage) -> None:
+    conditions = build_conditions([], view(stage, "Why", "text"), generation=1, now=NOW)
+
+    assert find_end_reason(conditions) == ("Why" if is_terminal(conditions) else "")
 
 
 def test_a_long_message_is_shortened_to_what_the_schema_takes() -> None:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from taskdeletion.observe import health
+from taskdeletion.observe import health, serving
 from taskdeletion.observe.health import HealthServer
 
 Start = Callable[..., HealthServer]
@@ -91,8 +91,8 @@ def test_a_slow_check_does_not_block_the_other(start: Start) -> None:
 def test_silent_clients_take_a_bounded_number_of_places_and_lose_them(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "CONNECTION_LIMIT", 2)
-    monkeypatch.setattr(health._Handler, "timeout", 0.2)
+    monkeypatch.setattr(serving, "CONNECTION_LIMIT", 2)
+    monkeypatch.setattr(serving._Handler, "timeout", 0.2)
     server = start()
     silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
     for connection in silent:

@@ -451,3 +451,25 @@ def test_posting_never_waits_and_what_is_too_much_is_dropped(
         server.may_answer.set()
         assert poster.flush(PATIENCE_SECONDS)
         assert len(server.requests) == 10 - len(dropped)
+
+
+def test_whoever_watches_is_told_of_every_attempt_with_its_status_and_time(
+    play: Play, waits: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = play(refusal(503), None, (200, OK), refusal(404, "NotFound"))
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(json.dumps(build_kubeconfig(server.url)))
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    told: list[tuple[str, int | None, float]] = []
+    with closing(connect(pool_size=1, watcher=lambda *attempt: told.append(attempt))) as api:
+        api.request("PATCH", "/x", body={})
+        with pytest.raises(KubeRejected):
+            api.request("GET", "/x")
+
+    assert [(method, status) for method, status, _ in told] == [
+        ("PATCH", 503),
+        ("PATCH", None),
+        ("PATCH", 200),
+        ("GET", 404),
+    ]
+    assert all(0 <= seconds < PATIENCE_SECONDS for _, _, seconds in told)

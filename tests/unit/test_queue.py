@@ -136,6 +136,39 @@ def test_a_delayed_key_became_due_when_its_delay_was_seen_to_end(queue: WorkQueu
         queue.due_at("a")
 
 
+def test_the_oldest_key_waits_since_it_was_added_first_however_often_it_is_added_again(
+    queue: WorkQueue[str], clock: Clock
+) -> None:
+    assert queue.oldest_seconds() == 0
+    queue.add("a")
+    clock.now += 5
+    queue.add("b")
+    queue.add("a")
+    queue.add("a", lane="x")
+    clock.now += 2
+    assert queue.oldest_seconds() == 7
+
+    assert queue.get() == "b"
+    assert queue.oldest_seconds() == 7
+    assert queue.get() == "a"
+    queue.add("a")  # once more, afterwards: nobody waits for a worker before that
+    clock.now += 1
+    assert queue.oldest_seconds() == 0
+    queue.done("a")
+    clock.now += 1
+    assert queue.oldest_seconds() == 1
+
+
+def test_a_delayed_key_waits_for_a_worker_from_when_it_is_due(queue: WorkQueue[str], clock: Clock) -> None:
+    queue.add_after("a", 5)
+    clock.now += 4
+    assert queue.oldest_seconds() == 0
+    clock.now += 4
+    assert queue.oldest_seconds() == 0  # it is seen to be due only now
+    clock.now += 3
+    assert queue.oldest_seconds() == 3
+
+
 @pytest.mark.parametrize("delay_seconds", [0, -1])
 def test_no_delay_is_an_add(queue: WorkQueue[str], delay_seconds: float) -> None:
     queue.add_after("a", delay_seconds)

@@ -20,6 +20,7 @@ def test_nothing_set_gives_the_defaults_and_ignores_other_variables() -> None:
         directory_helpers=128,
         object_batches=32,
         health_address=("0.0.0.0", 8080),
+        metrics_address=("0.0.0.0", 8081),
         log_level="info",
         log_format="json",
         probe_interval_seconds=60,
@@ -47,6 +48,8 @@ def test_nothing_set_gives_the_defaults_and_ignores_other_variables() -> None:
         ("DIRECTORY_HELPERS", "0", "directory_helpers", 0),
         ("OBJECT_BATCHES", "1024", "object_batches", 1024),
         ("HEALTH_ADDRESS", "", "health_address", None),
+        ("METRICS_ADDRESS", "", "metrics_address", None),
+        ("METRICS_ADDRESS", "127.0.0.1:0", "metrics_address", ("127.0.0.1", 0)),
         ("HEALTH_ADDRESS", "127.0.0.1:0", "health_address", ("127.0.0.1", 0)),
         ("HEALTH_ADDRESS", "[::1]:65535", "health_address", ("::1", 65535)),
         ("LOG_LEVEL", "DEBUG", "log_level", "debug"),
@@ -130,6 +133,26 @@ def test_an_election_needs_to_be_told_where_its_lease_is() -> None:
 
     given = {"TASKDELETION_LEADER_ELECTION": "true", "TASKDELETION_LEASE_NAMESPACE": "ops"}
     assert Settings.from_environment(given).leader_election is True
+
+
+DIGEST = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize("given", [{"ADMISSION_POLICY": "ops"}, {"ADMISSION_DIGEST": DIGEST}], ids=["name", "digest"])
+def test_an_admission_policy_is_told_by_name_and_digest_together(given: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match=r"ADMISSION_POLICY and \S+ADMISSION_DIGEST go together"):
+        Settings.from_environment({PREFIX + name: text for name, text in given.items()})
+
+    both = {PREFIX + "ADMISSION_POLICY": "ops", PREFIX + "ADMISSION_DIGEST": DIGEST}
+    assert Settings.from_environment(both).admission_policy == "ops"
+
+
+@pytest.mark.parametrize(
+    "digest", ["0" * 63, DIGEST.upper(), "sha256:" + DIGEST], ids=["short", "upper case", "prefix"]
+)
+def test_what_is_no_digest_is_refused(digest: str) -> None:
+    with pytest.raises(SettingsError, match="64 hexadecimal digits"):
+        Settings.from_environment({PREFIX + "ADMISSION_POLICY": "ops", PREFIX + "ADMISSION_DIGEST": digest})
 
 
 def test_the_variables_of_a_service_beside_the_pod_are_not_settings() -> None:

@@ -46,7 +46,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- define "task-deletion-operator.rules" -}}
 - apiGroups: [datapipeline.dev]
   resources: [taskdeletions]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch, delete, force, delete-records]
 - apiGroups: [datapipeline.dev]
   resources: [taskdeletions/status]
   verbs: [get, patch]
@@ -72,6 +72,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
+{{- end }}
+
+{{- define "task-deletion-operator.admissionName" -}}
+{{- printf "%s-admission" (include "task-deletion-operator.foreignName" .) }}
+{{- end }}
+
+{{/* To see whether the admission policy is in place: the two objects of this release, and no others. */}}
+{{- define "task-deletion-operator.admissionRules" -}}
+- apiGroups: [admissionregistration.k8s.io]
+  resources: [validatingadmissionpolicies, validatingadmissionpolicybindings]
+  resourceNames: [{{ include "task-deletion-operator.foreignName" . | quote }}]
+  verbs: [get]
+{{- end }}
+
+{{- define "task-deletion-operator.metricsName" -}}
+{{- printf "%s-metrics" (include "task-deletion-operator.fullname" . | trunc 55 | trimSuffix "-") }}
 {{- end }}
 
 {{- define "task-deletion-operator.leaderName" -}}

@@ -24,6 +24,8 @@ MAX_TASK_ID_LENGTH = 128
 TASK_ID_PATTERN = r"[A-Za-z0-9_-][A-Za-z0-9_.-]*"
 INT32_MAX = 2_147_483_647
 INT64_MAX = 9_223_372_036_854_775_807
+#: Names of users have no limit; a longer one is cut.
+MAX_REQUESTER_LENGTH = 256
 
 Phase = Literal["Pending", "Running", "Suspended", "Succeeded", "PartiallyFailed", "Failed"]
 TaskState = Literal[
@@ -265,6 +267,11 @@ class TaskDeletionStatus(Model):
         description="metadata.generation that this status was computed from; -1 before the first look.",
     )
     phase: Phase | None = Field(default=None, description="One word for people; conditions are for programs.")
+    requested_by: Annotated[str, Field(max_length=MAX_REQUESTER_LENGTH)] | None = Field(
+        default=None,
+        description="Name of the user who created the request, or last wrote the policy that it is of; unknown where"
+        " the API server did not see to it that this is true.",
+    )
     start_time: Time | None = Field(default=None, description="When work began, by the API server's clock.")
     completion_time: Time | None = Field(default=None, description="When the request ended, however it ended.")
     attempts: Count | None = Field(default=None, description="Attempts begun.")

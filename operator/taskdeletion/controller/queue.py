@@ -44,6 +44,7 @@ class WorkQueue(Generic[K]):
         self._order = itertools.count()
         self._lanes: dict[K, Hashable] = {}
         self._ready: dict[Hashable, OrderedDict[K, int]] = {}  # lane -> keys in order of arrival, with their number
+        self._entered: dict[K, float] = {}  # of keys that wait: since when, however often they were added
         self._since: dict[K, float] = {}  # of keys that wait: when they were last added
         self._taken: dict[K, float] = {}  # of keys that are being worked on: the same
         self._dirty: set[K] = set()
@@ -127,6 +128,12 @@ class WorkQueue(Generic[K]):
             ready = sum(map(len, self._ready.values())) + len(self._dirty)
             return Depth(ready, len(self._due), len(self._processing))
 
+    def oldest_seconds(self) -> float:
+        """For how long the key that waits longest has been waiting for a worker; 0 where none waits."""
+        with self._changed:
+            self._admit_due()
+            return max(0.0, self._clock() - min(self._entered.values())) if self._entered else 0.0
+
     def __len__(self) -> int:
         """Keys that are due and wait, those to be worked on once more among them."""
         return self.depth().ready
@@ -154,6 +161,7 @@ class WorkQueue(Generic[K]):
             return
         waiting = self._ready.setdefault(self._lanes.setdefault(key, None), OrderedDict())
         self._since[key] = self._clock()
+        self._entered.setdefault(key, self._since[key])
         if key not in waiting:
             waiting[key] = next(self._order)
             self._changed.notify()
@@ -191,5 +199,6 @@ class WorkQueue(Generic[K]):
             del self._ready[lane]
         self._processing[key] = lane
         self._taken[key] = self._since.pop(key)
+        del self._entered[key]
         self._busy[lane] += 1
         return key

@@ -61,3 +61,9 @@ def _build(
 def is_terminal(conditions: Sequence[Condition]) -> bool:
     """Whether the request has ended: Complete or Failed is True. They exclude each other and never go back."""
     return any(found.type in ("Complete", "Failed") and found.status == "True" for found in conditions)
+
+
+def find_end_reason(conditions: Sequence[Condition]) -> str:
+    """Why the request ended as it did; "" where it has not."""
+    ends = (found.reason for found in conditions if found.type in ("Complete", "Failed") and found.status == "True")
+    return next(ends, "")

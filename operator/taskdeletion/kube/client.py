@@ -42,6 +42,8 @@ RETRY_BUDGET_SECONDS = 30.0
 RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
 
 log = logging.getLogger(__name__)
+#: Told of every attempt of a request: method, HTTP status (None: no answer), seconds.
+Watcher = Callable[[str, int | None, float], object]
 
 
 class KubeUnavailable(Exception):
@@ -77,12 +79,18 @@ class Api:
     """A logged-in connection pool. Safe for many threads."""
 
     def __init__(
-        self, client: ApiClient, *, timeout: urllib3.Timeout = TIMEOUT, leadership: Leadership = ALONE
+        self,
+        client: ApiClient,
+        *,
+        timeout: urllib3.Timeout = TIMEOUT,
+        leadership: Leadership = ALONE,
+        watcher: Watcher | None = None,
     ) -> None:
-        """`leadership`: asked before every attempt of a request that changes something."""
+        """`leadership`: asked before every attempt of a request that changes something. `watcher`: told of each."""
         self._client = client
         self._timeout = timeout
         self._leadership = leadership
+        self._watcher = watcher
         self._login: tuple[float, dict[str, str]] = (float("-inf"), {})
 
     def request(
@@ -124,6 +132,7 @@ class Api:
         # The library's pool, with all that it was told of TLS and proxies, but without its own way of sending: that
         # walks through every value of a document to find objects to convert, and costs as much as the exchange itself.
         pool = self._client.rest_client.pool_manager
+        sent_at, status = monotonic(), None
         try:
             response = pool.urlopen(
                 method,
@@ -134,9 +143,13 @@ class Api:
                 retries=False,  # retried here, where the whole answer and the time spent are known
                 redirect=False,
             )
+            status = response.status
         # OSError and ConfigException: the token file is being replaced.
         except (urllib3.exceptions.HTTPError, OSError, ConfigException) as error:
             raise _Retriable(f"cannot reach the API server: {_last_line(error)}") from error
+        finally:
+            if self._watcher is not None:
+                self._watcher(method, status, monotonic() - sent_at)
         return _read_answer(response.status, response.headers, response.data)
 
     def _log_in(self) -> dict[str, str]:
@@ -151,10 +164,16 @@ class Api:
         return found
 
 
-def connect(*, pool_size: int, timeout_seconds: float | None = None, leadership: Leadership = ALONE) -> Api:
+def connect(
+    *,
+    pool_size: int,
+    timeout_seconds: float | None = None,
+    leadership: Leadership = ALONE,
+    watcher: Watcher | None = None,
+) -> Api:
     """Log in with the pod's service account, else with KUBECONFIG or the default kubeconfig.
 
-    `timeout_seconds`: for one attempt as a whole, where the usual limits are too long. `leadership`: see Api.
+    `timeout_seconds`: for one attempt as a whole, where the usual limits are too long. The others: see Api.
     Sends nothing yet. The token file is read again as it is rotated. Raises KubeForbidden when there is no login.
     """
     configuration = Configuration()
@@ -169,7 +188,7 @@ def connect(*, pool_size: int, timeout_seconds: float | None = None, leadership:
     configuration.connection_pool_maxsize = pool_size
     configuration.keep_alive = True
     timeout = TIMEOUT if timeout_seconds is None else urllib3.Timeout(total=timeout_seconds)
-    return Api(ApiClient(configuration), timeout=timeout, leadership=leadership)
+    return Api(ApiClient(configuration), timeout=timeout, leadership=leadership, watcher=watcher)
 
 
 def _load_service_account(configuration: Configuration) -> None:

@@ -7,7 +7,7 @@ and no namesake is touched. It decides nothing about deletions, and it caches no
 # ruff: noqa: N818 - an exception is named for what is the case; `except ObjectGone` reads as it is meant
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -51,6 +51,7 @@ class LiveObject:
     spec: Mapping[str, Any]
     status: Mapping[str, Any]
     server_time: datetime
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 class StatusConflict(Exception):
@@ -246,4 +247,5 @@ def _live_item(kind: str, item: Mapping[str, Any], server_time: datetime) -> Liv
         spec=item.get("spec") or {},
         status=item.get("status") or {},
         server_time=server_time,
+        annotations=metadata.get("annotations") or {},
     )

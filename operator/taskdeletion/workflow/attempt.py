@@ -6,6 +6,7 @@ an attempt: it leaves every task final, or open with a reason, and says which ki
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from taskdeletion.api import reasons
 from taskdeletion.api.task_deletion import TaskStatus
@@ -19,6 +20,7 @@ from taskdeletion.domain.results import StepResult
 from taskdeletion.domain.siblings import Sibling
 from taskdeletion.executors.here import PurgeWork, purge
 from taskdeletion.executors.store import OpenStore
+from taskdeletion.observe.metrics import Metrics, Round
 from taskdeletion.workflow.claiming import Claim, undo_rename
 from taskdeletion.workflow.finishing import Finish
 from taskdeletion.workflow.guards import VersionGuard
@@ -49,6 +51,7 @@ class Attempt:
     number: int
     uncertain: frozenset[str]
     require_same_store: Callable[[], None]
+    metrics: Metrics
     kinds: set[FaultKind] = field(default_factory=set)
     is_counted: bool = False
 
@@ -181,7 +184,8 @@ class Attempt:
         if not task_ids:
             return []
         claim = Claim(self.record, self.store, self.rules)
-        claim.perform(task_ids)
+        with self.metrics.claim():
+            claim.perform(task_ids)
         self.kinds.update(fault.kind for fault in claim.postponed.values())
         if claim.confirmed and not self.record.spec.dry_run:
             for task_id in claim.confirmed:
@@ -197,7 +201,9 @@ class Attempt:
         versions = {task_id: self.record.version_of(task_id) for task_id in task_ids}
         leadership = self.halting.leadership
         guard = VersionGuard(self.store.catalog, versions, force=self.record.spec.force, leadership=leadership)
-        results = self._purge(task_ids, guard)
+        timed = self.metrics.round()
+        results = self._purge(task_ids, guard, timed)
+        timed.restart()
         Finish(
             store=self.store,
             guard=guard,
@@ -209,9 +215,10 @@ class Attempt:
             uncertain=self.uncertain,
             leadership=leadership,
         ).perform()
+        timed.end(chain.from_iterable(results.values()))
         self._conclude(results)
 
-    def _purge(self, task_ids: list[str], guard: VersionGuard) -> dict[str, list[StepResult]]:
+    def _purge(self, task_ids: list[str], guard: VersionGuard, timed: Round) -> dict[str, list[StepResult]]:
         work = PurgeWork(
             self.store, task_ids, self._is_adoptable, guard, self.halting, dry_run=self.record.spec.dry_run
         )
@@ -229,6 +236,7 @@ class Attempt:
                 reported = known
 
         for some in purge(work, tick_seconds=tick, on_tick=report):
+            timed.saw(some)
             for result in some:
                 results[result.task_id].append(result)
         return results
@@ -242,6 +250,8 @@ class Attempt:
         return fold_results(task, results, uncertain=uncertain, dry_run=self.record.spec.dry_run)
 
     def _conclude(self, results: dict[str, list[StepResult]]) -> None:
+        if not self.record.spec.dry_run:
+            self.metrics.results_found(self.record.live.key.namespace, chain.from_iterable(results.values()))
         for task_id, found in results.items():
             task = self._fold(self.record.tasks[task_id], found)
             if has_retriable(task):

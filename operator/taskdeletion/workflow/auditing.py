@@ -4,6 +4,7 @@ Called by `workflow.deletion` at the end of a request, however it ended. Pure; `
 """
 
 from taskdeletion.api.task_deletion import Resource, TaskStatus
+from taskdeletion.domain.admission import UNKNOWN
 from taskdeletion.observe.audit import AuditRecord
 from taskdeletion.workflow.record import Record
 
@@ -21,6 +22,7 @@ def _build(record: Record, task: TaskStatus) -> AuditRecord:
         namespace=record.live.key.namespace,
         name=record.live.key.name,
         uid=record.live.uid,
+        requester=status.requested_by or UNKNOWN,
         store=spec.store_ref.name,
         task_id=task.task_id,
         force=spec.force,

@@ -15,17 +15,22 @@ from datetime import timedelta
 from pydantic import ValidationError
 
 from taskdeletion.api import reasons
+from taskdeletion.api.task_deletion import MAX_REQUESTER_LENGTH
+from taskdeletion.domain.admission import UNKNOWN, guarded_options
 from taskdeletion.domain.backoff import delay_before_attempt, delay_while_waiting
 from taskdeletion.domain.claims import Rules
-from taskdeletion.domain.conditions import View, is_terminal
+from taskdeletion.domain.conditions import View, find_end_reason, is_terminal
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.leadership import ALONE, Leadership
 from taskdeletion.domain.plan import build_tasks
 from taskdeletion.domain.request import resolve_cutoff
+from taskdeletion.domain.runs import DRAFT_ANNOTATION
 from taskdeletion.executors.store import OpenStore
 from taskdeletion.kube.client import KubeForbidden, KubeUnavailable
 from taskdeletion.kube.objects import Cluster, Key, LiveObject, StatusConflict
 from taskdeletion.observe.logging import about
+from taskdeletion.observe.metrics import Metrics
+from taskdeletion.workflow.admission import Admission
 from taskdeletion.workflow.attempt import Attempt
 from taskdeletion.workflow.cancellation import close_cancelled
 from taskdeletion.workflow.ending import (
@@ -62,6 +67,8 @@ class DeletionWorkflow:
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
     leadership: Leadership = ALONE
+    admission: Admission | None = None
+    metrics: Metrics = field(default_factory=Metrics)
     _memories: Memories = field(default_factory=Memories)
 
     def reconcile(self, key: Key, *, due_at: float | None = None) -> float | None:
@@ -75,7 +82,10 @@ class DeletionWorkflow:
         live = self.cluster.read(key)
         self._close_predecessor(key, live)
         if live is None or live.deleting:
+            self.metrics.present.drop_request(key.namespace, key.name)
             return None
+        if live.spec.get("suspend") is True and DRAFT_ANNOTATION in live.annotations:
+            return None  # a run that is still being created: nobody's request yet, and not ours to write to
         try:
             record = Record(self.cluster, self.ownership, live, clock=self.clock, read_at=asked_at)
         except ValidationError as error:
@@ -94,6 +104,8 @@ class DeletionWorkflow:
         finally:
             if not record.gone and "completionTime" not in record.live.status:  # an end that was not written is none
                 self.recall(record.live, record.read_at)
+            else:
+                self.metrics.present.drop_request(key.namespace, key.name)
 
     def _tell_unforeseen(self, record: Record, error: Exception) -> None:
         kind = type(error).__name__
@@ -113,6 +125,7 @@ class DeletionWorkflow:
         """The request has ended: delete it when its time to live is over."""
         self._memories.drop(record.live.key)
         self.ownership.forget(record.live.uid)
+        self.metrics.present.drop_request(record.live.key.namespace, record.live.key.name)
         record.acknowledge()
         ttl, ended = record.spec.ttl_seconds_after_finished, record.status.completion_time
         if ttl is None or ended is None:
@@ -143,7 +156,11 @@ class DeletionWorkflow:
             # What was begun stays as a sibling: the TaskStore shows it, the next request that names the task adopts it.
             where = about(namespace=last.key.namespace, name=last.key.name)
             log.warning("a cancelled request was not finished: %s", fault, extra=where)
+        self._close_cancelled(record)
+
+    def _close_cancelled(self, record: Record) -> None:
         close_cancelled(self.cluster, self.ownership, record)
+        self._count_end(record, reasons.CANCELLED)
 
     def _finish_claimed(self, record: Record) -> None:
         if not any(task.claimed for task in record.open_tasks()):
@@ -154,6 +171,7 @@ class DeletionWorkflow:
 
     # --- what goes on -----------------------------------------------------------------------------------------------
     def _advance(self, record: Record, due_at: float | None) -> float | None:
+        self._note_requester(record)
         if (rejection := find_rejection(record)) is not None:
             return self._finish(record, View("rejected", *rejection))
         halting, memory = self._halting(record), self._memories.of(record.live)
@@ -165,11 +183,25 @@ class DeletionWorkflow:
         if (delay := self._delay_of_retry(record)) is not None:
             return delay
         try:
+            if (refusal := self._find_refusal(record)) is not None:
+                return self._finish(record, View("rejected", reasons.NOT_ADMITTED, refusal))
             namespace, name = record.live.key.namespace, record.spec.store_ref.name
             with self.stores.open(namespace, name, due_at=due_at) as store:
                 return self._work(record, store, halting, memory)
         except Fault as fault:
             return self._wait(record, fault)
+
+    def _note_requester(self, record: Record) -> None:
+        if record.status.requested_by is None:
+            found = self.admission.find_requester(record.live) if self.admission is not None else UNKNOWN
+            record.change(requested_by=found[:MAX_REQUESTER_LENGTH])
+
+    def _find_refusal(self, record: Record) -> str | None:
+        """Why a request that has not begun may not. Raises Fault where it has to wait for the admission policy."""
+        if self.admission is None or record.has_begun:
+            return None
+        options = guarded_options(force=record.spec.force, delete_database_records=record.spec.delete_database_records)
+        return self.admission.find_refusal(record.live, options)
 
     def _halting(self, record: Record) -> Halting:
         left = self._left(record)
@@ -199,10 +231,12 @@ class DeletionWorkflow:
             return self._finish(record, View("rejected", reasons.CATALOG_REQUIRED, _NO_CATALOG))
         self._prepare(record, store)
         before = _progress_of(record)
+        self._note(record, "Running")
         number = memory.repeats or (record.status.attempts or 0) + 1
         attempt = self._build_attempt(record, store, halting, only_begun=record.spec.suspend, number=number)
         try:
-            attempt.perform()
+            with self.metrics.attempt(lambda: attempt.is_counted):
+                attempt.perform()
             if _progress_of(record) != before:
                 memory.looks = 0
             delay = self._settle(record, halting, attempt)
@@ -245,6 +279,7 @@ class DeletionWorkflow:
             number=number,
             uncertain=_cut_short(record),
             require_same_store=lambda: self.stores.require_same(store),
+            metrics=self.metrics,
         )
 
     # --- after an attempt -------------------------------------------------------------------------------------------
@@ -276,7 +311,7 @@ class DeletionWorkflow:
         if any(task.claimed for task in record.open_tasks()):
             self._build_attempt(record, attempt.store, halting, only_begun=True).perform()
         self._memories.drop(record.live.key)
-        close_cancelled(self.cluster, self.ownership, record)
+        self._close_cancelled(record)
 
     def _retry(self, record: Record) -> float:
         delay = self._until(record, delay_before_attempt(record.status.attempts or 1, self.jitter()))
@@ -284,6 +319,7 @@ class DeletionWorkflow:
         fault = _fault_of(record)
         message = f"open tasks: {len(record.open_tasks())}, to be tried again; first: {fault.reason}: {fault.message}"
         record.write(View("running", reasons.RETRYING, message))
+        self.metrics.retry(fault.reason)
         return delay
 
     def _wait(self, record: Record, fault: Fault) -> float | None:
@@ -298,6 +334,7 @@ class DeletionWorkflow:
         by_other = fault.reason == reasons.CLAIMED_BY_OTHER
         reason = fault.reason if by_other else reasons.DEPENDENCY_UNAVAILABLE
         record.write(View("waiting", reason, f"{fault.reason}: {fault.message}"))
+        self._note(record, record.status.phase, waits_for=fault.reason)
         return self._next_look(record)
 
     def _next_look(self, record: Record) -> float:
@@ -318,6 +355,7 @@ class DeletionWorkflow:
         if not record.tasks:
             record.put(*build_tasks(record.request))
         record.write(_SUSPENDED)
+        self._note(record, "Suspended")
 
     # --- the end ----------------------------------------------------------------------------------------------------
     def _end(self, record: Record, limit: Limit, *, cut_short: frozenset[str] | None = None) -> float | None:
@@ -347,9 +385,22 @@ class DeletionWorkflow:
         write_end(record, view)
         self._memories.drop(record.live.key)
         if record.gone:
-            close_cancelled(self.cluster, self.ownership, record)
+            self._close_cancelled(record)
             return None
+        self._count_end(record, find_end_reason(record.status.conditions or []))
         return record.spec.ttl_seconds_after_finished
+
+    # --- what monitoring is told ------------------------------------------------------------------------------------
+    def _note(self, record: Record, phase: str | None, *, waits_for: str | None = None) -> None:
+        key = record.live.key
+        self.metrics.present.note_request(key.namespace, key.name, phase=phase, waits_for=waits_for)
+
+    def _count_end(self, record: Record, reason: str) -> None:
+        namespace, tasks = record.live.key.namespace, record.tasks.values()
+        is_cancelled = reason == reasons.CANCELLED
+        self.metrics.request_ended(
+            namespace, record.spec, record.status, tasks, reason=reason, is_cancelled=is_cancelled
+        )
 
 
 def _progress_of(record: Record) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from taskdeletion.api import reasons
 from taskdeletion.api.common import Condition
 from taskdeletion.api.retention_policy import TaskRetentionPolicySpec
 from taskdeletion.api.retention_status import TaskRetentionPolicyStatus
+from taskdeletion.domain.admission import UNKNOWN
 from taskdeletion.domain.outcomes import shorten
 from taskdeletion.domain.runs import Policy
 from taskdeletion.kube.objects import Cluster, LiveObject
@@ -40,12 +41,17 @@ class PolicyView:
 
 @dataclass(slots=True)
 class PolicyRecord:
-    """One policy. Raises ValidationError where this operator cannot read its spec or status."""
+    """One policy. Raises ValidationError where this operator cannot read its spec or status.
+
+    `due`: the time of a run that is to begin and has not yet.
+    """
 
     cluster: Cluster
     live: LiveObject
     spec: TaskRetentionPolicySpec = field(init=False)
     status: TaskRetentionPolicyStatus = field(init=False)
+    due: datetime | None = field(default=None, init=False)
+    requested_by: str = field(default=UNKNOWN, init=False)
 
     def __post_init__(self) -> None:
         self.spec = TaskRetentionPolicySpec.model_validate(self.live.spec)
@@ -54,7 +60,7 @@ class PolicyRecord:
     @property
     def policy(self) -> Policy:
         """Its identity."""
-        return Policy(self.live.key.namespace, self.live.key.name, self.live.uid)
+        return Policy(self.live.key.namespace, self.live.key.name, self.live.uid, self.requested_by)
 
     @property
     def now(self) -> datetime:

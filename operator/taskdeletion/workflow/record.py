@@ -83,6 +83,11 @@ class Record:
         """Change fields of the status in memory."""
         self.status = self.status.model_copy(update=fields)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was announced, or decided, of any task."""
+        return any(task.state != "Pending" for task in self.tasks.values())
+
     def open_tasks(self) -> list[TaskStatus]:
         """The tasks that are not final, in the order of work."""
         return [task for task in self.tasks.values() if not is_final(task)]

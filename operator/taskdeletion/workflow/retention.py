@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from taskdeletion.api import reasons
 from taskdeletion.api.common import format_time
 from taskdeletion.api.retention_status import Observed, Preview, Run, Skipped
+from taskdeletion.domain.admission import guarded_options
 from taskdeletion.domain.backoff import delay_while_waiting
 from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.retention import Selected
@@ -24,6 +25,9 @@ from taskdeletion.domain.runs import Child, expires_at, find_surplus, follow, ru
 from taskdeletion.domain.schedule import Schedule, parse_schedule
 from taskdeletion.kube.children import ChildChanged, Children
 from taskdeletion.kube.objects import Cluster, Key, ObjectGone, SpecChanged
+from taskdeletion.observe.metrics import Metrics
+from taskdeletion.observe.present import PolicyRow
+from taskdeletion.workflow.admission import Admission
 from taskdeletion.workflow.drafting import CreationRefused, DraftAbandoned, Drafting
 from taskdeletion.workflow.evaluating import NO_TIME, Evaluator, PolicyUnusable
 from taskdeletion.workflow.memory import Memories, Memory
@@ -53,6 +57,8 @@ class RetentionWorkflow:
     ownership: Ownership
     stopping: threading.Event
     jitter: Callable[[], float] = random.random
+    admission: Admission | None = None
+    metrics: Metrics = field(default_factory=Metrics)
     _memories: Memories = field(default_factory=Memories)
     _drafting: Drafting = field(init=False)
     _evaluator: Evaluator = field(init=False)
@@ -66,6 +72,7 @@ class RetentionWorkflow:
         live = self.cluster.read(key)
         if live is None or live.deleting:
             self._memories.drop(key)
+            self.metrics.present.drop_policy(key.namespace, key.name)
             self._drafting.discard(key.namespace, self.children.list(key.namespace, key.name))
             return None
         memory = self._memories.of(live)
@@ -76,6 +83,8 @@ class RetentionWorkflow:
             return None if self.stopping.is_set() else self._delay_after_upset(memory)
         except ValidationError as error:
             reject_unreadable(self.cluster, live, describe_invalid(error))
+            row = PolicyRow(is_ready=False, reason=reasons.INVALID_SPEC)
+            self.metrics.present.note_policy(key.namespace, key.name, row)
             return None
         memory.upsets = 0
         return delay
@@ -96,6 +105,7 @@ class RetentionWorkflow:
             view = self._decide(record, _read_schedule(record), children)
         except PolicyUnusable as unusable:
             stage: Stage = "invalid" if unusable.reason == reasons.INVALID_SPEC else "stalled"
+            record.change(next_schedule_time=None)
             view = PolicyView(stage, unusable.reason, unusable.message)
         except CreationRefused as refused:
             view = PolicyView("waiting", reasons.CREATION_REFUSED, refused.message)
@@ -105,7 +115,19 @@ class RetentionWorkflow:
             return None
         self._tell(record, view)
         record.write(view)
+        self._note(record, view)
         return self._next_look(record, view, children, memory)
+
+    def _note(self, record: PolicyRecord, view: PolicyView) -> None:
+        """What monitoring is told."""
+        row = PolicyRow(
+            is_ready=view.stage == "fine",
+            reason=view.reason,
+            due=record.due,
+            upcoming=record.status.next_schedule_time,
+            succeeded_at=record.status.last_successful_time,
+        )
+        self.metrics.present.note_policy(record.policy.namespace, record.policy.name, row)
 
     # --- what became of what was created ----------------------------------------------------------------------------
     def _look_at_children(self, record: PolicyRecord) -> list[Child]:
@@ -148,25 +170,40 @@ class RetentionWorkflow:
         if run.phase == "Succeeded":
             record.change(last_successful_time=run.completion_time)
             record.tell("Normal", reasons.SUCCEEDED, describe_run(run))
+            self.metrics.policy_run(record.policy.namespace, run.phase, reasons.SUCCEEDED)
         elif run.phase == "Failed":
             record.tell("Warning", reasons.RUN_FAILED, describe_run(run))
+            self.metrics.policy_run(record.policy.namespace, run.phase, reasons.RUN_FAILED)
 
     # --- what comes next --------------------------------------------------------------------------------------------
     def _decide(self, record: PolicyRecord, schedule: Schedule, children: Sequence[Child]) -> PolicyView:
         """Preview and run what is due. Raises Fault, PolicyUnusable, DraftAbandoned."""
         self._note_schedule(record, schedule)
+        due = schedule.latest(after=_since(record), until=record.now)
+        record.due = None if record.spec.suspend else due
         self._preview(record)
         if record.spec.suspend:
-            return PolicyView("fine", reasons.SUSPENDED, "suspended: no run begins; set suspend: false to go on")
-        due = schedule.latest(after=_since(record), until=record.now)
+            return PolicyView("fine", reasons.SUSPENDED, _describe_suspension(record, due))
+        self._require_admission(record)
         if due is not None and self._is_skipped(record, due):
             due = None
         if due is not None:
             waiting = self._run(record, due, children)
             if waiting is not None:
                 return waiting
+        record.due = None
         record.change(next_schedule_time=schedule.next_after(max(record.now, _since(record))))
         return describe_standing(record)
+
+    def _require_admission(self, record: PolicyRecord) -> None:
+        """Raises Fault, and PolicyUnusable, where nobody asked whether the author may; notes who that is."""
+        if self.admission is None or record.spec.dry_run:
+            return
+        template = record.spec.template
+        options = guarded_options(force=template.force, delete_database_records=template.delete_database_records)
+        if (refusal := self.admission.find_refusal(record.live, options)) is not None:
+            raise PolicyUnusable(reasons.NOT_ADMITTED, refusal)
+        record.requested_by = self.admission.find_requester(record.live)
 
     @staticmethod
     def _note_schedule(record: PolicyRecord, schedule: Schedule) -> None:
@@ -195,17 +232,16 @@ class RetentionWorkflow:
         )
         record.change(preview=preview, matched=selected.matched)
 
-    @staticmethod
-    def _is_skipped(record: PolicyRecord, due: datetime) -> bool:
+    def _is_skipped(self, record: PolicyRecord, due: datetime) -> bool:
         """Whether it is too late for this run; then it is written down as skipped."""
-        deadline = record.spec.starting_deadline_seconds
-        late = (record.now - due).total_seconds()
-        if deadline is None or late <= deadline:
+        if not _is_too_late(record, due):
             return False
+        deadline = record.spec.starting_deadline_seconds
         message = f"the run of {format_time(due)} could not begin within {deadline} s, and was skipped"
         skipped = Skipped(scheduled_time=due, reason=reasons.RUN_SKIPPED, message=message)
         record.change(last_skipped=skipped)
         record.tell("Warning", reasons.RUN_SKIPPED, message)
+        self.metrics.policy_run(record.policy.namespace, "Skipped", reasons.RUN_SKIPPED)
         return True
 
     def _run(self, record: PolicyRecord, due: datetime, children: Sequence[Child]) -> PolicyView | None:
@@ -213,8 +249,9 @@ class RetentionWorkflow:
         live = [child for child in children if child.is_live]
         policy = record.spec.concurrency_policy
         if live and policy == "Forbid":
+            first = f"{live[0].name}, which is suspended" if live[0].is_suspended else live[0].name
             message = (
-                f"the run of {format_time(due)} waits until {len(live)} TaskDeletions have ended, first {live[0].name}"
+                f"the run of {format_time(due)} waits for {len(live)} of an earlier one, first TaskDeletion {first}"
             )
             return PolicyView("fine", reasons.PREVIOUS_RUN_ACTIVE, message)
         started = record.now
@@ -233,6 +270,8 @@ class RetentionWorkflow:
             self._close(record, run)
             return None
         view = PolicyView("working", reasons.PROGRESSING, f"creating TaskDeletions for {len(selected.task_ids)} tasks")
+        if record.ready is not None and record.ready.reason == reasons.CREATION_REFUSED:
+            view = PolicyView("waiting", record.ready.reason, record.ready.message)  # until one succeeds
         self._drafting.create(record, run, selected, view)
         begun = record.status.last_run
         assert begun is not None
@@ -251,12 +290,12 @@ class RetentionWorkflow:
             self.children.delete(record.policy.namespace, child, unchanged=False)
         record.change(active=0)
 
-    @staticmethod
-    def _close(record: PolicyRecord, run: Run) -> None:
+    def _close(self, record: PolicyRecord, run: Run) -> None:
         """A run that creates nothing ends at once."""
         refused = run.reason == reasons.LIMIT_EXCEEDED
         done = run.model_copy(update={"phase": "Refused" if refused else "Succeeded", "completion_time": record.now})
         record.change(last_run=done, last_schedule_time=run.scheduled_time)
+        self.metrics.policy_run(record.policy.namespace, done.phase, run.reason or reasons.SUCCEEDED)
         if refused:
             record.tell("Warning", reasons.LIMIT_EXCEEDED, run.message or "")
             return
@@ -300,6 +339,21 @@ def _read_schedule(record: PolicyRecord) -> Schedule:
         return parse_schedule(record.spec.schedule, record.spec.time_zone)
     except ValueError as error:
         raise PolicyUnusable(reasons.INVALID_SPEC, str(error)) from None
+
+
+def _describe_suspension(record: PolicyRecord, due: datetime | None) -> str:
+    message = "suspended: no run begins; set suspend: false to go on"
+    if due is not None and not _is_too_late(record, due):
+        message += f", which begins the run of {format_time(due)} at once"
+    preview = record.status.preview
+    if preview is not None and preview.reason == reasons.LIMIT_EXCEEDED:
+        message += f"; it would be refused: {preview.message}"
+    return message
+
+
+def _is_too_late(record: PolicyRecord, due: datetime) -> bool:
+    deadline = record.spec.starting_deadline_seconds
+    return deadline is not None and (record.now - due).total_seconds() > deadline
 
 
 def _since(record: PolicyRecord) -> datetime:

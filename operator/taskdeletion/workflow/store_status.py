@@ -6,7 +6,7 @@ is whole and belongs to no request any more; deletes nothing, ever.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -17,6 +17,8 @@ from taskdeletion.domain.faults import Fault
 from taskdeletion.domain.outcomes import shorten
 from taskdeletion.domain.results import Problem
 from taskdeletion.kube.objects import Cluster, Key, LiveObject, ObjectGone, SpecChanged
+from taskdeletion.observe.metrics import Metrics
+from taskdeletion.observe.present import WHOLE, StoreRow
 from taskdeletion.workflow.ownership import Ownership
 from taskdeletion.workflow.stores import Part, Stores
 from taskdeletion.workflow.sweep import Sweep
@@ -35,15 +37,18 @@ class StoreWorkflow:
     sweep: Sweep
     wake: Callable[[Key], None]
     probe_interval_seconds: float
+    metrics: Metrics = field(default_factory=Metrics)
 
     def reconcile(self, key: Key) -> float | None:
         """Probe the store, sweep its root, write what changed. Returns seconds until the next probe."""
         live = self.cluster.read(key)
         if live is None or live.deleting:
             self.stores.forget(key.namespace, key.name)
+            self.metrics.present.drop_store(key.namespace, key.name)
             return None
         findings, whole = self._examine(key)
         leftovers = self._sweep(live, findings)
+        self.metrics.present.note_store(key.namespace, key.name, build_row(live, findings, whole, leftovers))
         was_ready = _is_ready(live)
         try:
             written = self.cluster.write_status(live, build_status(live, findings, whole, leftovers).to_api())
@@ -85,6 +90,15 @@ class StoreWorkflow:
 def _is_ready(live: LiveObject) -> bool:
     conditions = live.status.get("conditions") or []
     return any(found["type"] == "Ready" and found["status"] == "True" for found in conditions)
+
+
+def build_row(live: LiveObject, findings: Findings, whole: Fault | None, leftovers: Leftovers | None) -> StoreRow:
+    """The same as `build_status`, for monitoring."""
+    parts = {str(part): [problem.reason for problem in found] for part, found in findings.items()}
+    if whole is not None:
+        parts[WHOLE] = [whole.reason]
+    claimed, deleting = (leftovers.claimed, leftovers.deleting) if leftovers is not None else (None, None)
+    return StoreRow(parts, live.server_time.timestamp(), claimed, deleting)
 
 
 def build_status(
