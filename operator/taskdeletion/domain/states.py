@@ -21,6 +21,7 @@ _MILLISECONDS: Final = (10**11, 10**13)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST: Final = _EPOCH + timedelta(seconds=_SECONDS[0])
 _NUMBER: Final = re.compile(r"[0-9]{1,16}(\.[0-9]{1,16})?")
+_GOING_ON: Final = "+"  # behind the number of keys in a version, where one of them is not terminal
 _REST: Final = re.compile(r"([0-9]+)\|[0-9a-f]{64}")  # of a version: the number of keys, and a digest over all of them
 _WITH_MINUTES: Final = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}[T ][0-9]{2}:?[0-9]{2}")
 _LONGEST_TIME: Final = 64
@@ -91,7 +92,8 @@ class StateReader:
         facts = [self.read(state) for state in ordered]
         created_at = _latest([fact.created_at for fact in facts])
         created = "" if created_at is None else created_at.isoformat(timespec="microseconds")
-        version = Version(created, f"{len(ordered)}|{_digest(ordered)}")
+        mark = "" if all(fact.status in self.keys.terminal_statuses for fact in facts) else _GOING_ON
+        version = Version(created, f"{len(ordered)}{mark}|{_digest(ordered)}")
         return CatalogEntry(
             task_id,
             version,
@@ -132,7 +134,7 @@ class StateReader:
 
 
 def has_lost_keys(before: Version, now: Version) -> bool:
-    """Whether both are of one creation, and fewer keys are there now. False for versions of another catalog."""
+    """Whether both are of one finished run, and fewer keys are there now. False for versions of another catalog."""
     counts = [_REST.fullmatch(version.rest) for version in (before, now)]
     if before.created != now.created or None in counts:
         return False

@@ -151,7 +151,8 @@ def lock_and_read_rows(
 
 def is_update_zoned(connection: CatalogConnection, tables: CatalogTables) -> bool:
     """Whether updated_at knows its zone. Raises psycopg.Error."""
-    cursor = connection.execute(sql.SQL("SELECT updated_at FROM {tasks} LIMIT 0").format(tasks=tables.tasks))
+    statement = sql.SQL("SELECT updated_at FROM {tasks} LIMIT 0").format(tasks=tables.tasks)
+    cursor = connection.execute(statement, {})  # names are quoted for a statement with parameters
     return _is_zoned(cursor, 0)
 
 
